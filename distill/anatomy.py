@@ -1,0 +1,141 @@
+"""The one place that knows one family of transformers from another. Data first, and no torch at import.
+
+A family is a page of data: where its layers are, and which key of its config says which size. Code elsewhere asks
+here by our words (`layers`, `hidden_size`, `positions`) and never by a model's own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distill.errors import CheckpointError
+from distill.library import nearest
+
+Word = Literal["layers", "hidden_size", "positions"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What can be known of a model type without looking at its weights.
+
+    `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers; `config` maps
+    our word to the config's key; `reserved_positions` are positions that no token ever takes (RoBERTa counts from
+    behind the padding index); `refuses` maps what can't be done to the reason.
+    """
+
+    model_type: str
+    stack: str
+    config: Mapping[Word, str]
+    reserved_positions: int = 0
+    refuses: Mapping[str, str] = field(default_factory=dict)
+
+
+_BERT_KEYS: Mapping[Word, str] = {
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "positions": "max_position_embeddings",
+}
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family("bert", "encoder.layer", _BERT_KEYS),
+        Family("roberta", "encoder.layer", _BERT_KEYS, reserved_positions=2),
+        Family("xlm-roberta", "encoder.layer", _BERT_KEYS, reserved_positions=2),
+        Family("camembert", "encoder.layer", _BERT_KEYS, reserved_positions=2),
+        Family("mpnet", "encoder.layer", _BERT_KEYS, reserved_positions=2),
+        Family("electra", "encoder.layer", _BERT_KEYS),
+        Family(
+            "distilbert",
+            "transformer.layer",
+            {"layers": "n_layers", "hidden_size": "dim", "positions": "max_position_embeddings"},
+        ),
+        Family(
+            "albert",
+            "encoder.albert_layer_groups",
+            _BERT_KEYS,
+            refuses={"layers": "ALBERT's layers share one set of weights, so leaving some out makes nothing smaller"},
+        ),
+    )
+}
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family of a config (as a dict). Raises CheckpointError for a model type that is not on the page."""
+    model_type = str(config.get("model_type"))
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"nothing is known about the layers of model type '{model_type}'{nearest(model_type, list(FAMILIES))} "
+            f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy.py"
+        )
+    return FAMILIES[model_type]
+
+
+def size(config: Mapping[str, Any], word: Word) -> int | None:
+    """A config's number of layers, hidden size or positions; None when the family or the key is unknown."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    value = config.get(family.config[word] if family else _BERT_KEYS[word])
+    if value is None:
+        return None
+    return int(value) - (family.reserved_positions if family and word == "positions" else 0)
+
+
+def refuse(config: Mapping[str, Any], what: str) -> str | None:
+    """Why a family can't do something, or None."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family.refuses.get(what) if family else None
+
+
+def choose_layers(layers: int | list[int], choose: str, of: int) -> list[int]:
+    """Which of a teacher's layers to keep, counted from 1 and rising.
+
+    `even` spreads them and always keeps the last one (3 of 6: 2, 4, 6); `first` and `last` keep a run of layers.
+    Raises CheckpointError when there are not so many layers.
+    """
+    highest = max(layers) if isinstance(layers, list) else layers
+    if highest > of:
+        asked = f"layer {highest}" if isinstance(layers, list) else f"{layers} layers"
+        raise CheckpointError(f"student.layers asks for {asked}, but the teacher has {of} layers")
+    if isinstance(layers, list):
+        return layers
+    match choose:
+        case "first":
+            return list(range(1, layers + 1))
+        case "last":
+            return list(range(of - layers + 1, of + 1))
+        case _:
+            return [round((position + 1) * of / layers) for position in range(layers)]
+
+
+def layer_map(
+    layers: str | list[int] | Mapping[int, int], student_layers: int, teacher_layers: int
+) -> list[tuple[int, int]]:
+    """Pairs (student layer, teacher layer), counted from 1; 0 is the embeddings' output.
+
+    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `last` pairs the last S of T.
+    Raises CheckpointError when a list has another length than the student has layers, or a layer isn't there.
+    """
+    if isinstance(layers, Mapping):
+        pairs = sorted((int(mine), int(theirs)) for mine, theirs in layers.items())
+    elif isinstance(layers, list):
+        if len(layers) != student_layers:
+            raise CheckpointError(
+                f"imitate.hidden_states.layers lists {len(layers)} teacher layers for a student of {student_layers}"
+            )
+        pairs = list(enumerate(layers, start=1))
+    elif layers == "last":
+        shift = teacher_layers - student_layers
+        pairs = [(mine, mine + shift) for mine in range(1, student_layers + 1) if mine + shift >= 1]
+    else:
+        pairs = [(mine, round(mine * teacher_layers / student_layers)) for mine in range(1, student_layers + 1)]
+    for mine, theirs in pairs:
+        if not (0 <= mine <= student_layers and 0 <= theirs <= teacher_layers):
+            raise CheckpointError(
+                f"imitate.hidden_states.layers pairs student layer {mine} with teacher layer {theirs}, "
+                f"but they have {student_layers} and {teacher_layers} layers"
+            )
+    if not pairs:
+        raise CheckpointError("imitate.hidden_states.layers pairs no layers")
+    return pairs

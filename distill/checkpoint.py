@@ -1,0 +1,261 @@
+"""A checkpoint: a model with its tokenizer in memory, a folder (config, tokenizer, safetensors) on disk.
+
+Locating, hashing and writing need no torch, so that `distill check` can do without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import CheckpointError, MachineError
+from distill.tasks import TextClassification
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
+
+
+@dataclass
+class Checkpoint:
+    """A model and the tokenizer that feeds it. Steps take one and give back a new one."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the head's labels, in the order of its logits."""
+        return [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def copy(self) -> Checkpoint:
+        """The same weights in memory of their own."""
+        return Checkpoint(copy.deepcopy(self.model), copy.deepcopy(self.tokenizer))
+
+    def save(self, folder: Path) -> Path:
+        """Writes config, safetensors and tokenizer; the folder appears whole or not at all."""
+        with atomic_folder(folder) as unfinished:
+            self.model.save_pretrained(unfinished, safe_serialization=True)
+            self.tokenizer.save_pretrained(unfinished)
+        return folder
+
+
+def load(folder: Path, task: TextClassification | None = None, *, new_head: bool = False) -> Checkpoint:
+    """A checkpoint folder as a model with its tokenizer, in float32 where accelerate places it.
+
+    With a task the config's labels become the task's; `new_head` starts its head from random weights (what fine-tuning
+    trains). Raises CheckpointError when the weights don't fill the model.
+    """
+    import transformers
+    from accelerate import PartialState
+
+    config, auto_class = _config_for(folder, task), task.auto_class if task else TextClassification.auto_class
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
+            ignore_mismatched_sizes=new_head, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if new_head:  # the body must be whole; its pooler and its head are what is trained
+        absent = {key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key}
+    if absent:
+        raise CheckpointError(
+            f"{folder}: the weights lack {len(absent)} tensors of a {type(model).__name__}, such as {min(absent)}"
+        )
+    return Checkpoint(model.to(PartialState().device).eval(), tokenizer)
+
+
+def _config_for(folder: Path, task: TextClassification | None) -> PretrainedConfig:
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: transformers can't read its config: {_first_line(error)}") from error
+    for key, value in (task.head_config if task else {}).items():
+        setattr(config, key, value)
+    return config
+
+
+def looks_like_folder(name: str) -> bool:
+    """Whether a name is meant as a folder on this machine rather than as a Hub id."""
+    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
+
+
+def locate(name: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: the folder itself, or a Hub id's snapshot (fetched when it isn't there yet).
+
+    Only safetensors, configs and tokenizers are fetched; pickled weights are refused. Raises CheckpointError.
+    """
+    if looks_like_folder(name):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise CheckpointError(f"{name}: no such checkpoint folder (looked in {folder.resolve().parent})")
+    else:
+        folder = _fetch(name, revision)
+    read_config(folder)
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+        found = (
+            f"only pickled weights ({', '.join(pickled)}), which can run code when they are read"
+            if pickled
+            else "no weights"
+        )
+        raise CheckpointError(
+            f"{name}: {found}; a checkpoint needs model.safetensors (save it again with transformers)"
+        )
+    return folder
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise CheckpointError(f"{name}: neither a folder nor a valid Hub id ({error})") from None
+    except LocalEntryNotFoundError:
+        raise CheckpointError(
+            f"{name}: not a folder here, and the Hugging Face Hub can't be reached; check the network, or fetch it "
+            "on another machine and name its folder"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"{name}{at}: the Hugging Face Hub has no such checkpoint for you ({_first_line(error)})"
+        ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint folder's config.json as a dict. Raises CheckpointError."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint folder") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({_first_line(error)})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise CheckpointError(f"{path}: names no model_type")
+    return config
+
+
+def label_names(config: dict[str, Any]) -> list[str] | None:
+    """The label names that a config carries, in order; None when it has only LABEL_0, LABEL_1, … or nothing."""
+    names = config.get("id2label")
+    if not isinstance(names, dict) or not names:
+        return None
+    try:
+        ordered = [str(names[key]) for key in sorted(names, key=int)]
+    except ValueError:
+        return None
+    return None if all(name == f"LABEL_{i}" for i, name in enumerate(ordered)) else ordered
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same_tokenizer(one: Path, other: Path) -> bool:
+    """Whether two checkpoint folders cut text into the same ids, as far as their tokenizer.json tells."""
+    files = [folder / "tokenizer.json" for folder in (one, other)]
+    if not all(file.is_file() for file in files):
+        return False
+    vocabularies = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return all(
+        vocabularies[0].get(part) == vocabularies[1].get(part) for part in ("model", "normalizer", "pre_tokenizer")
+    )
+
+
+def engine_files(folder: Path, weights: str) -> list[Path]:
+    """The files that one engine needs to answer: its weights (with external data), the config, the tokenizer."""
+    needed = [*folder.glob(weights), *folder.glob(f"{weights}.data"), folder / "config.json"]
+    tokenizer = [folder / name for name in _TOKENIZER_FILES]
+    if not tokenizer[0].is_file():
+        tokenizer += [folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"]
+    return [path for path in (*needed, *tokenizer) if path.is_file()]
+
+
+def count_bytes(folder: Path, weights: str = "*.safetensors") -> int:
+    """Size in bytes of what one engine needs to answer."""
+    return sum(path.stat().st_size for path in engine_files(folder, weights))
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A fresh folder beside the wanted one that takes its name when the block ends well, and vanishes otherwise.
+
+    Raises CheckpointError when the folder is already there, MachineError when the disk is full or read-only.
+    """
+    if folder.exists():
+        raise CheckpointError(f"{folder}: already there; it is not overwritten")
+    with machine_errors(f"writing {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield unfinished
+            unfinished.chmod(0o777 & ~_umask())
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with machine_errors(f"writing {path}"):
+        handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(unfinished).chmod(0o666 & ~_umask())
+            Path(unfinished).replace(path)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def machine_errors(doing: str) -> Iterator[None]:
+    """Turns a full disk or a folder that can't be written into one clear MachineError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            raise MachineError(f"{doing}: {os.strerror(error.errno).lower()}") from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

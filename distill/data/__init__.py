@@ -1,0 +1,10 @@
+"""Data: read from any source, labelled, kept apart, tokenised, batched.
+
+`load` is the way in; what it gives back (`Splits`) is all that the steps ever see of a data set.
+"""
+
+from distill.data.batching import Batch, TokenBatches, collate
+from distill.data.encoding import Encoded, encode
+from distill.data.loading import Splits, load
+
+__all__ = ["Batch", "Encoded", "Splits", "TokenBatches", "collate", "encode", "load"]

@@ -1,0 +1,71 @@
+"""Batches by length: rows of like length together, so that little is padded; and how a batch is laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from distill.data.encoding import Encoded
+
+Batch = dict[str, np.ndarray]
+_STEP = 4  # lengths are rounded up to this before rows are grouped, so that neighbours mix
+
+
+def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
+    """Rows as arrays padded to the longest: input_ids, attention_mask, token_type_ids where the tokenizer has them
+    (batch, tokens); labels and rows (batch,).
+    """
+    lengths = encoded.lengths[rows]
+    shape = (len(rows), int(lengths.max()))
+    real = np.arange(shape[1]) < lengths[:, None]
+    flat = np.concatenate([np.arange(encoded.offsets[row], encoded.offsets[row + 1]) for row in rows])
+    input_ids = np.full(shape, encoded.pad, dtype=np.int64)
+    input_ids[real] = encoded.ids[flat]
+    batch = {"input_ids": input_ids, "attention_mask": real.astype(np.int64)}
+    if encoded.types is not None:
+        batch["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+        batch["token_type_ids"][real] = encoded.types[flat]
+    batch["labels"] = encoded.labels[rows]
+    batch["rows"] = np.asarray(rows, dtype=np.int64)
+    return batch
+
+
+class TokenBatches:
+    """A batch sampler: lists of row numbers, at most `batch_size` rows and `batch_tokens` padded tokens each.
+
+    Every epoch deals the rows of like length anew and shuffles the batches, by seed and epoch alone. The number of
+    batches is the same in each epoch, because the sorted lengths are. Without a seed the order is by length.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, batch_tokens: int, seed: int | None = None) -> None:
+        self.rounded = -(-np.asarray(lengths) // _STEP) * _STEP
+        self.seed, self.epoch = seed, 0
+        self.cuts = _cut(np.sort(self.rounded), batch_size, batch_tokens)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.cuts) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.seed is None:
+            order, turns = np.argsort(self.rounded, kind="stable"), np.arange(len(self))
+        else:
+            rng = np.random.default_rng((self.seed, self.epoch))
+            order = np.lexsort((rng.random(len(self.rounded)), self.rounded))
+            turns = rng.permutation(len(self))
+        for turn in turns:
+            yield order[self.cuts[turn] : self.cuts[turn + 1]].tolist()
+
+
+def _cut(lengths: np.ndarray, batch_size: int, batch_tokens: int) -> list[int]:
+    """Where each batch of rising lengths begins, and the end."""
+    cuts = [0]
+    for position, length in enumerate(lengths):
+        rows = position - cuts[-1] + 1
+        if rows > 1 and (rows > batch_size or rows * length > batch_tokens):
+            cuts.append(position)
+    return [*cuts, len(lengths)]

@@ -1,0 +1,146 @@
+"""From a label column, in whatever form it comes, to what a head is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError
+from distill.recipe import settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Names = Sequence[str] | None
+
+
+def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
+    """Each row's label as the source has it: one value, or a list of values for many labels.
+
+    Class numbers of a Hub data set become their names. Raises DataError for a missing column or an empty cell.
+    """
+    columns = data.label if isinstance(data.label, list) else [data.label]
+    for column in columns:
+        require_column(rows, column, "data.label", split)
+    if isinstance(data.label, list):
+        flags = [rows[column] for column in columns]
+        for column, values in zip(columns, flags, strict=True):
+            odd = next((value for value in values if value not in (0, 1)), None)
+            if odd is not None:
+                raise DataError(
+                    f"data.label: column '{column}' of {split} holds {odd!r}; many-label columns hold 0 or 1"
+                )
+        return [[column for column, flag in zip(columns, row, strict=True) if flag] for row in zip(*flags, strict=True)]
+    values = _named(rows, data.label)
+    if data.separator is not None:
+        values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
+    for position, value in enumerate(values):
+        if value is None or value == "":
+            raise DataError(f"data.label: row {position} of {split} has no label in column '{data.label}'")
+    return values
+
+
+def require_column(rows: Dataset, column: str, setting: str, split: str) -> None:
+    """Raises DataError when a split has no such column."""
+    if column not in rows.column_names:
+        raise DataError(f"{setting}: {split} has no column '{column}' (it has: {', '.join(rows.column_names)})")
+
+
+def _named(rows: Dataset, column: str) -> list[Any]:
+    """A column's values, class numbers replaced by the names that the data set gives them (−1 means unlabelled)."""
+    feature = rows.features[column]
+    inner = getattr(feature, "feature", feature)
+    names = getattr(inner, "names", None)
+    values = list(rows[column])
+    if names is None:
+        return values
+    if any(value == -1 for value in values):
+        raise DataError(
+            f"data.label: column '{column}' holds −1, which marks rows without a label; choose another split"
+        )
+    return [[names[v] for v in value] if isinstance(value, list) else names[value] for value in values]
+
+
+def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Problem:
+    """Lists are many labels, fractions a regression, everything else one label a row."""
+    if data.problem is not None:
+        is_list = isinstance(values[0], list)
+        if is_list != (data.problem == "multi_label_classification"):
+            form = "lists of labels" if is_list else "one value a row"
+            hint = "" if is_list else " (a text column with several labels needs data.separator)"
+            raise DataError(f"data.problem: {data.problem}, but the label column holds {form}{hint}")
+        return data.problem
+    if isinstance(values[0], list):
+        return "multi_label_classification"
+    if any(isinstance(value, float) and not float(value).is_integer() for value in values):
+        return "regression"
+    return "single_label_classification"
+
+
+def order_names(values: Sequence[Any], problem: settings.Problem, data: settings.Data, known: Names) -> list[str]:
+    """The label names in the order of the logits: the checkpoint's own when the data's fit into them, else sorted.
+
+    Numbers sort as numbers. Raises DataError for a single class.
+    """
+    if problem == "regression":
+        return [data.label if isinstance(data.label, str) else data.label[0]]
+    found = {_plain(value) for row in values for value in (row if isinstance(row, list) else [row])}
+    if known is not None and all(_index(value, known) is not None for value in found):
+        return list(known)
+    if isinstance(data.label, list):
+        return list(data.label)
+    names = [str(value) for value in sorted(found, key=lambda v: (isinstance(v, str), v))]
+    if problem == "single_label_classification" and len(names) < 2:
+        raise DataError(
+            f"data.label: the training split has one class only ({', '.join(names) or 'none'}); it takes two"
+        )
+    return names
+
+
+def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Sequence[str], split: str) -> list[Any]:
+    """Values to class indices, to lists of zeros and ones, or to numbers.
+
+    Raises DataError for a label that is none of the names, or a number that is none.
+    """
+    if problem == "regression":
+        for position, value in enumerate(values):
+            if not isinstance(value, Number) or isinstance(value, bool) or value != value:
+                raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
+        return [float(value) for value in values]
+    table = {
+        value: _index(_plain(value), names) for row in values for value in (row if isinstance(row, list) else [row])
+    }
+    unknown = [value for value, index in table.items() if index is None]
+    if unknown:
+        raise DataError(
+            f"data.label: {split} has the label {unknown[0]!r}, which is none of the known ones: {_list(names)}"
+        )
+    if problem == "multi_label_classification":
+        given = [{table[value] for value in row} for row in values]
+        return [[float(i in indices) for i in range(len(names))] for indices in given]
+    return [table[value] for value in values]
+
+
+def _index(value: Any, names: Sequence[str]) -> int | None:
+    """A label's place among names: by name, by name whatever its case, or by number."""
+    text = str(value)
+    if text in names:
+        return list(names).index(text)
+    folded = [name.casefold() for name in names]
+    if text.casefold() in folded:
+        return folded.index(text.casefold())
+    if isinstance(value, int) and not any(name.lstrip("-").isdigit() for name in names) and 0 <= value < len(names):
+        return value
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """True and 1.0 are the class numbers 1, as everything that reads such a column will see them."""
+    if isinstance(value, bool):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,194 @@
+"""`load`: rows to three splits that share nothing, with labels in order, and everything a user should be told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.data import labels as labelling
+from distill.data import overlap, sources, splitting
+from distill.data.encoding import Encoded, Rows, encode
+from distill.errors import DataError
+from distill.recipe import settings
+from distill.tasks import TextClassification, choose_metric
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set made ready: three splits, the resolved task, and notes that a run passes on to its user."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+    task: TextClassification
+    max_length: int | None = None
+    seed: int = 0
+    notes: list[str] = field(default_factory=list)
+    _encoded: dict[tuple[str, str, int], Encoded] = field(default_factory=dict, repr=False, compare=False)
+
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> Encoded:
+        """A split's token ids for a tokenizer, made once; cut to `max_length` or to the positions a model has."""
+        limits = (self.max_length, positions, tokenizer.model_max_length)
+        longest = min(limit for limit in limits if limit is not None)
+        cut = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest() if tokenizer.is_fast else ""
+        key = (split, cut, longest)
+        if key not in self._encoded:
+            self._encoded[key] = encode(getattr(self, split), tokenizer, longest, f"tokenise {split}")
+            if found := self._encoded[key].truncated:
+                log.info("%d of %d %s texts are cut to %d tokens", found, len(getattr(self, split)), split, longest)
+        return self._encoded[key]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every text and label of every split, in order."""
+        digest = hashlib.sha256()
+        for name in NAMES:
+            rows = getattr(self, name)
+            digest.update(f"{name} {len(rows)}\n".encode())
+            for text, label in zip(rows.texts, rows.labels, strict=True):
+                digest.update(json.dumps([text, label]).encode())
+        return digest.hexdigest()
+
+
+def load(
+    data: settings.Data,
+    *,
+    names: Sequence[str] | None = None,
+    metric: str | None = None,
+    seed: int = 0,
+    beside: Path | None = None,
+) -> Splits:
+    """Reads, labels and splits a data set.
+
+    `names` are a checkpoint's own label names, which the labels follow when they fit; `beside` is the folder that
+    relative paths start from. Raises DataError.
+    """
+    raw = {"train": sources.read(data.source, beside)}
+    for name in ("validation", "test"):
+        share = getattr(data, name)
+        if isinstance(share, str):
+            raw[name] = sources.read_split(share, data.source, beside, f"data.{name}")
+    for name, rows in raw.items():
+        if len(rows) == 0:
+            raise DataError(f"data: {name} is empty")
+    texts = {name: _texts(rows, data, name) for name, rows in raw.items()}
+    values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
+    problem = labelling.infer_problem(values["train"], data)
+    ordered = labelling.order_names(values["train"], problem, data, names)
+    coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
+    splits = {name: Rows(texts[name], coded[name]) for name in raw}
+    if data.limit is not None:
+        splits = {name: _sample(rows, problem, data.limit, seed) for name, rows in splits.items()}
+    splits, notes = _keep_apart(splits, data, problem, seed)
+    task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric), len(data.text_columns))
+    _require_enough(splits, task)
+    notes += _balance(splits, task) + ([data.note] if data.note else [])
+    return Splits(**splits, task=task, max_length=data.max_length, seed=seed, notes=notes)
+
+
+def _texts(rows: Dataset, data: settings.Data, split: str) -> list[tuple[str, ...]]:
+    columns = data.text_columns
+    for column in columns:
+        labelling.require_column(rows, column, "data.text", split)
+        for position, value in enumerate(rows[column]):
+            if not isinstance(value, str):
+                kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
+                raise DataError(f"data.text: row {position} of {split} holds {kind} in column '{column}', not a text")
+    return list(zip(*(rows[column] for column in columns), strict=True))
+
+
+def _sample(rows: Rows, problem: str, limit: int, seed: int) -> Rows:
+    return _take(rows, splitting.sample(splitting.strata(rows.labels, problem), limit, seed))
+
+
+def _take(rows: Rows, positions: Sequence[int]) -> Rows:
+    return Rows([rows.texts[i] for i in positions], [rows.labels[i] for i in positions])
+
+
+def _keep_apart(
+    given: dict[str, Rows], data: settings.Data, problem: str, seed: int
+) -> tuple[dict[str, Rows], list[str]]:
+    """Cuts what the source doesn't split itself, with near-duplicates on one side.
+
+    Splits that the source gives are left whole; rows of the others that are near-duplicates of theirs are dropped:
+    from training for the sake of both, from validation for the sake of test.
+    """
+    held = [name for name in ("test", "validation") if name in given]
+    every = [text for name in (*held, "train") for text in given[name].texts]
+    groups = overlap.group(every)
+    in_group: dict[str, list[int]] = {}
+    start = 0
+    for name in (*held, "train"):
+        in_group[name] = groups[start : start + len(given[name])]
+        start += len(given[name])
+    notes: list[str] = []
+    seen: set[int] = set()
+    kept = dict(given)
+    for name in (*held, "train"):
+        clean = [i for i, number in enumerate(in_group[name]) if number not in seen]
+        dropped = len(given[name]) - len(clean)
+        if dropped:
+            notes.append(f"{dropped} of {len(given[name])} {name} rows dropped: near-duplicates of held-out rows")
+        kept[name] = _take(given[name], clean)
+        seen |= set(in_group[name])
+        in_group[name] = [in_group[name][i] for i in clean]
+    repeated = sum(n for n in Counter(in_group["train"]).values() if n > 1)
+    if repeated:
+        notes.append(f"{repeated} of {len(kept['train'])} rows have near-duplicates; they are kept in one split")
+    shares = {name: getattr(data, name) for name in ("validation", "test") if name not in given}
+    if sum(shares.values()) >= 1:
+        raise DataError(
+            f"data: validation and test together take {sum(shares.values()):g} of the rows; leave some to train on"
+        )
+    train = kept["train"]
+    cut = splitting.split(in_group["train"], splitting.strata(train.labels, problem), shares, seed)
+    return {**kept, **{name: _take(train, rows) for name, rows in cut.items()}}, notes
+
+
+def _require_enough(splits: dict[str, Rows], task: TextClassification) -> None:
+    sizes = ", ".join(f"{name} {len(splits[name])}" for name in NAMES)
+    for name in NAMES:
+        if len(splits[name]) < 2:
+            raise DataError(f"data: too few rows for three splits ({sizes}); each needs at least 2")
+    if task.problem == "single_label_classification":
+        classes = set(splits["train"].labels)
+        if len(classes) < 2:
+            raise DataError(
+                f"data.label: the training split has one class only ({task.labels[classes.pop()]}); it takes two"
+            )
+
+
+def _balance(splits: dict[str, Rows], task: TextClassification) -> list[str]:
+    """What a user should know of the classes: many rows against few, and classes that a split lacks."""
+    notes = [", ".join(f"{len(splits[name])} {name}" for name in NAMES) + f" rows; labels: {_short(task.labels)}"]
+    if task.problem != "single_label_classification":
+        return notes
+    counts = Counter(splits["train"].labels)
+    (most, many), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
+    if many >= 3 * few:
+        notes.append(
+            f"classes are imbalanced: {many} training rows of {task.labels[most]}, {few} of {task.labels[least]}; "
+            "read macro_f1 and the worst class beside the accuracy"
+        )
+    for name in NAMES:
+        absent = [label for i, label in enumerate(task.labels) if i not in set(splits[name].labels)]
+        if absent:
+            notes.append(f"{name} holds no row of: {_short(absent)}")
+    return notes
+
+
+def _short(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")

@@ -1,0 +1,131 @@
+"""Where rows come from: the Hub, local files, a folder a class, files that an installed package ships."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill import packages
+from distill.errors import DataError, DistillError
+from distill.recipe.settings import Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+
+
+def read(source: Source, beside: Path | None = None) -> Dataset:
+    """All rows of a source. Relative paths are looked up beside the recipe, then in the working directory.
+
+    Raises DataError.
+    """
+    return read_split(source.split if source.hub is not None else source.path, source, beside, "data.source")
+
+
+def read_split(name: str, source: Source, beside: Path | None, setting: str) -> Dataset:
+    """One split of a source: a Hub data set's split by name, or a file or folder by path. Raises DataError."""
+    if source.hub is not None:
+        return _from_hub(source, name)
+    if source.package is None:
+        return _from_path(resolve(name, beside, setting), source.encodings)
+    try:
+        path = packages.find_file(source.package, name)
+    except DistillError as error:
+        raise DataError(f"{setting}: {error}") from None
+    return _from_path(path, source.encodings)
+
+
+def resolve(path: str, beside: Path | None, setting: str) -> Path:
+    """A path beside the recipe, else in the working directory. Raises DataError naming both when it is in neither."""
+    given = Path(path).expanduser()
+    tried = [given] if given.is_absolute() else [folder / given for folder in (beside, Path.cwd()) if folder]
+    for candidate in tried:
+        if candidate.exists():
+            return candidate
+    looked = " and ".join(dict.fromkeys(str(candidate.resolve().parent) for candidate in tried))
+    raise DataError(f"{setting}: no such file or folder: {path} (looked in {looked})")
+
+
+def _from_hub(source: Source, split: str) -> Dataset:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(source.hub, source.config, split=split, revision=source.revision)
+    except Exception as error:  # the library raises a dozen kinds; each message says what failed
+        raise DataError(f"data.source: the Hub data set {source.hub} can't be loaded: {_root_cause(error)}") from error
+
+
+def _from_path(path: Path, encodings: Sequence[str]) -> Dataset:
+    if path.is_dir():
+        return _from_folder(path, encodings)
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class)")
+    for encoding in encodings:
+        try:
+            return _from_file(path, encoding)
+        except Exception as error:  # the library wraps every reader's own errors
+            cause = _root_cause(error)
+            if not isinstance(cause, UnicodeError):
+                raise DataError(f"{path}: can't be read as {path.suffix[1:]}: {str(cause) or 'it is empty'}") from error
+    raise _wrong_encoding(path, encodings)
+
+
+def _from_file(path: Path, encoding: str) -> Dataset:
+    from datasets import Dataset
+
+    where, blank = str(path), {"keep_default_na": False, "na_values": []}  # 'NA' and 'null' are words
+    match path.suffix.lower():
+        case ".csv":
+            return Dataset.from_csv(where, encoding=encoding, **blank)
+        case ".tsv":
+            return Dataset.from_csv(where, sep="\t", quoting=csv.QUOTE_NONE, encoding=encoding, **blank)
+        case ".json" | ".jsonl":
+            return Dataset.from_json(where, encoding=encoding)
+        case ".parquet":
+            return Dataset.from_parquet(where)
+        case _:
+            return Dataset.from_text(where, encoding=encoding)
+
+
+def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:
+    """One folder a class, one text file an example. Columns: text, label, file."""
+    from datasets import Dataset
+
+    rows: dict[str, list[str]] = {"text": [], "label": [], "file": []}
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))):
+        files = sorted(path for path in kind.rglob("*.txt") if path.is_file())
+        if not files:
+            raise DataError(f"{kind}: a class without a single .txt file")
+        for file in files:
+            rows["text"].append(_decode(file, encodings))
+            rows["label"].append(kind.name)
+            rows["file"].append(f"{kind.name}/{file.name}")
+    if not rows["text"]:
+        raise DataError(f"{folder}: holds no folders; expected one folder a class with .txt files in it")
+    return Dataset.from_dict(rows)
+
+
+def _decode(file: Path, encodings: Sequence[str]) -> str:
+    content = file.read_bytes()
+    for encoding in encodings:
+        with contextlib.suppress(UnicodeError):
+            return content.decode(encoding)
+    raise _wrong_encoding(file, encodings)
+
+
+def _wrong_encoding(path: Path, encodings: Sequence[str]) -> DataError:
+    tried = " nor ".join(encodings)
+    return DataError(
+        f"{path}: not {tried} text; set data.source.encoding to what it is, such as cp1252, "
+        f"or to a list to try, such as [{', '.join(dict.fromkeys((*encodings, 'cp1252')))}]"
+    )
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,195 @@
+"""The training steps: `distill` imitates a teacher, `finetune` learns from labels alone; one objective serves both."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distill import anatomy
+from distill.checkpoint import Checkpoint
+from distill.data import Encoded, Splits
+from distill.engines import Torch, answer_all
+from distill.errors import CheckpointError
+from distill.losses import LOSSES
+from distill.recipe import settings
+from distill.signals import Signals, read
+from distill.tasks import TextClassification
+from distill.teacher import answering
+from distill.training import Objective, TrainingLog, choose_dtype, fit
+
+
+def finetune(
+    checkpoint: Checkpoint,
+    words: settings.Finetune,
+    *,
+    data: Splits,
+    log: list[TrainingLog] | None = None,
+    title: str = "finetune",
+) -> Checkpoint:
+    """A checkpoint trained on the labels of the training split, at its best epoch on validation.
+
+    The checkpoint given stays as it was. Raises TrainingError.
+    """
+    checkpoint = checkpoint.copy()
+    checkpoint.model.requires_grad_(True)
+    objective = Lesson(checkpoint.model, data.task, labels=settings.Term(weight=1.0))
+    return _train(checkpoint, objective, words, data, None, title, log)
+
+
+def distill(
+    student: Checkpoint,
+    words: settings.Distill,
+    *,
+    data: Splits,
+    teacher: Checkpoint,
+    log: list[TrainingLog] | None = None,
+    title: str = "distill",
+) -> Checkpoint:
+    """A student trained to imitate its teacher on the training split, at its best epoch on validation.
+
+    The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
+    Raises CheckpointError where the two don't fit, TrainingError.
+    """
+    student = student.copy()
+    student.model.requires_grad_(True)
+    asked = words.imitate.hidden_states
+    pairs = layer_pairs(asked, student.model.config.to_dict(), teacher.model.config.to_dict()) if asked else []
+    if teacher.model.config.num_labels != len(data.task.labels):
+        raise CheckpointError(
+            f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
+            "give the teacher a `finetune`"
+        )
+    mine, theirs = encoded_for(student, data, "train"), encoded_for(teacher, data, "train")
+    if pairs and not _same_tokens(mine, theirs):
+        raise CheckpointError(
+            "imitate.hidden_states: student and teacher cut texts into different tokens, so their hidden states can't "
+            "be compared token by token; imitate logits alone"
+        )
+    widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
+    objective = Lesson(
+        student.model,
+        data.task,
+        words.imitate.labels,
+        words.imitate.logits,
+        asked,
+        words.temperature,
+        pairs,
+        widths,
+    )
+    with tempfile.TemporaryDirectory(prefix="distill-signals-") as scratch:
+        source = answering(
+            teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
+            dtype=choose_dtype(words.dtype), scratch=Path(scratch),
+        )  # fmt: skip
+        return _train(student, objective, words, data, source, title, log)
+
+
+class Lesson(Objective):
+    """A student, the projections its loss needs, and the terms of that loss."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        task: TextClassification,
+        labels: settings.Term | None = None,
+        logits: settings.LogitsTerm | None = None,
+        hidden_states: settings.HiddenStatesTerm | None = None,
+        temperature: float = 1.0,
+        pairs: list[tuple[int, int]] | None = None,
+        widths: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        self.student, self.task, self.temperature, self.pairs = student, task, temperature, pairs or []
+        self.asked = {"logits": logits, "hidden_states": hidden_states, "labels": labels}
+        self.weights = {name: term.weight for name, term in self.asked.items() if term is not None}
+        different = widths[0] != widths[1]
+        self.projections = nn.ModuleDict(
+            {str(mine): nn.Linear(*widths, bias=False) for mine, _ in self.pairs} if different else {}
+        ).to(student.device)
+
+    def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and each term before its weight."""
+        found = read(self.student, batch, [mine for mine, _ in self.pairs])
+        terms = {}
+        if "logits" in self.weights:
+            terms["logits"] = self._logits(found.logits, signals.logits)
+        if "hidden_states" in self.weights:
+            terms["hidden_states"] = self._hidden(found, signals, batch["attention_mask"])
+        if "labels" in self.weights:
+            labels = batch["labels"]
+            shaped = labels.float().unsqueeze(-1) if self.task.problem == "regression" else labels
+            terms["labels"] = LOSSES[self.task.hard_loss](found.logits, shaped)
+        return sum(self.weights[name] * value for name, value in terms.items()), terms
+
+    def _logits(self, student: Tensor, teacher: Tensor) -> Tensor:
+        name = self.task.soft_loss(self.asked["logits"].loss)
+        if name == "mse":
+            return LOSSES[name](student, teacher)
+        return LOSSES[name](student, teacher, self.temperature)
+
+    def _hidden(self, student: Signals, teacher: Signals, mask: Tensor) -> Tensor:
+        """The mean over the pairs of layers, on real tokens."""
+        loss = LOSSES[self.asked["hidden_states"].loss]
+        losses = []
+        for mine, theirs in self.pairs:
+            states = student.hidden_states[mine]
+            if str(mine) in self.projections:
+                states = self.projections[str(mine)](states)
+            losses.append(loss(states, teacher.hidden_states[theirs], mask))
+        return torch.stack(losses).mean()
+
+
+def layer_pairs(
+    asked: settings.HiddenStatesTerm, student: dict[str, object], teacher: dict[str, object]
+) -> list[tuple[int, int]]:
+    """Which student layer follows which teacher layer, from the two configs. Raises CheckpointError."""
+    counts = [anatomy.size(config, "layers") for config in (student, teacher)]
+    if None in counts:
+        unknown = student if counts[0] is None else teacher
+        raise CheckpointError(
+            f"imitate.hidden_states: the config of a {unknown.get('model_type')} names no number of layers"
+        )
+    return anatomy.layer_map(asked.layers, *counts)
+
+
+def encoded_for(checkpoint: Checkpoint, data: Splits, split: str) -> Encoded:
+    """A split in a checkpoint's own tokens, cut to the positions it has."""
+    return data.encode(split, checkpoint.tokenizer, anatomy.size(checkpoint.model.config.to_dict(), "positions"))
+
+
+def _same_tokens(one: Encoded, other: Encoded) -> bool:
+    return one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())
+
+
+def _train(
+    checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
+    title: str, log: list[TrainingLog] | None,
+) -> Checkpoint:  # fmt: skip
+    model, task, held = checkpoint.model, data.task, encoded_for(checkpoint, data, "validation")
+    engine = Torch(model, choose_dtype(words.dtype))
+
+    def validate() -> float:
+        logits = answer_all(engine, held)
+        return task.score(task.predictions(logits, task.choose_threshold(logits, held.labels)), held.labels)
+
+    record = fit(
+        objective, encoded_for(checkpoint, data, "train"), words, validate=validate,
+        answer=source.signals if source else None, seed=data.seed, title=title,
+    )  # fmt: skip
+    if log is not None:
+        log.append(record)
+    if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
+        checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
+    set_threshold(checkpoint, data)
+    return checkpoint
+
+
+def set_threshold(checkpoint: Checkpoint, data: Splits) -> None:
+    """Chooses, on validation, the probability from which one of many labels counts as given; kept in the config."""
+    if data.task.problem == "multi_label_classification":
+        held = encoded_for(checkpoint, data, "validation")
+        logits = answer_all(Torch(checkpoint.model), held)
+        checkpoint.model.config.threshold = data.task.choose_threshold(logits, held.labels)

@@ -1,0 +1,115 @@
+"""One interface to what answers: a torch model, or an ONNX graph on ONNX Runtime.
+
+An engine answers a batch with logits. No torch at import, so that a graph can be served without it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from distill.data.batching import Batch, TokenBatches, collate
+from distill.data.encoding import Encoded
+from distill.errors import CheckpointError, MachineError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+GRAPHS = {"onnx-int8": "model_int8.onnx", "onnx-fp32": "model.onnx"}  # the smaller one first
+
+
+class Engine(Protocol):
+    """What answers."""
+
+    name: str
+    format: str
+    batch_dependent: bool
+
+    def answer(self, batch: Batch) -> np.ndarray:
+        """Logits (batch, labels) in float32."""
+        ...
+
+
+class Torch:
+    """A model in eager torch, where it is placed; under autocast when another dtype than float32 is asked for."""
+
+    format = "transformers"
+    batch_dependent = False
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+        device = model.device.type
+        self.name = "torch" if device == "cpu" else f"torch-{device}"
+        self.model, self.dtype = model.eval(), dtype
+
+    def answer(self, batch: Batch) -> np.ndarray:
+        """Logits (batch, labels) in float32."""
+        import torch
+
+        from distill.signals import read, tensors
+
+        device = self.model.device
+        low = self.dtype not in (None, torch.float32)
+        with torch.inference_mode(), torch.autocast(device.type, self.dtype if low else None, enabled=low):
+            return read(self.model, tensors(batch, device)).logits.float().numpy(force=True)
+
+
+class OnnxRuntime:
+    """An ONNX graph on ONNX Runtime's CPU provider.
+
+    `batch_dependent` tells whether the graph scales activations by what is in the whole batch, as dynamic int8 does.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's exceptions share no base of their own
+            raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
+        self.inputs = [given.name for given in self.session.get_inputs()]
+        self.format = next((name for name, file in GRAPHS.items() if file == path.name), "onnx-fp32")
+        self.batch_dependent = self.format == "onnx-int8"
+
+    def answer(self, batch: Batch) -> np.ndarray:
+        """Logits (batch, labels) in float32."""
+        shape = batch["input_ids"].shape
+        feed = {name: batch[name] if name in batch else np.zeros(shape, dtype=np.int64) for name in self.inputs}
+        return self.session.run(["logits"], feed)[0]
+
+
+def answer_all(
+    engine: Engine, encoded: Encoded, batch_size: int = 64, batch_tokens: int = 8192, title: str | None = None
+) -> np.ndarray:
+    """Logits (rows, labels) of a whole split, in its order; answered in batches by length."""
+    logits: np.ndarray | None = None
+    with tqdm(total=len(encoded), desc=title, unit="text", leave=False, disable=title is None) as bar:
+        for rows in TokenBatches(encoded.lengths, batch_size, batch_tokens):
+            found = engine.answer(collate(encoded, rows))
+            if logits is None:
+                logits = np.zeros((len(encoded), found.shape[-1]), dtype=np.float32)
+            logits[rows] = found
+            bar.update(len(rows))
+    return logits
+
+
+def graph_in(folder: Path, form: str | None = None) -> Path | None:
+    """The graph of a folder: the one of the given format, else the smallest; None when it holds none."""
+    files = [folder / GRAPHS[form]] if form else [folder / file for file in GRAPHS.values()]
+    return next((file for file in files if file.is_file()), None)
+
+
+def require_graph(folder: Path, form: str | None = None) -> Path:
+    """`graph_in`, or CheckpointError."""
+    if (path := graph_in(folder, form)) is None:
+        raise CheckpointError(f"{folder}: holds no {GRAPHS[form] if form else 'ONNX graph'}")
+    return path

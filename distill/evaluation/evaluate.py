@@ -1,0 +1,168 @@
+"""`evaluate`: checkpoints side by side on one data set, the teacher first."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from distill import anatomy, tasks
+from distill import checkpoint as checkpoints
+from distill.checkpoint import Checkpoint
+from distill.data import Encoded, Splits
+from distill.engines import GRAPHS, Engine, OnnxRuntime, Torch
+from distill.errors import CheckpointError
+from distill.evaluation.ledger import Ledger, Row
+from distill.evaluation.memory import peak_memory
+from distill.evaluation.quality import Quality, measure_quality, paired_p_value
+from distill.evaluation.timing import measure_latency
+from distill.recipe import settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Subject:
+    """One checkpoint in one format, ready to be measured: a folder, and its model when it runs in torch."""
+
+    name: str
+    format: str
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def served(self) -> Path:
+        """What an engine opens: the folder for torch, the graph's file for ONNX Runtime."""
+        return self.folder if self.format == "transformers" else self.folder / GRAPHS[self.format]
+
+    def open(self, threads: int = 0) -> Engine:
+        """The engine that answers."""
+        return OnnxRuntime(self.served, threads) if self.checkpoint is None else Torch(self.checkpoint.model)
+
+    def encoded(self, data: Splits, split: str = "test") -> Encoded:
+        """A split in this checkpoint's own tokens."""
+        positions = anatomy.size(checkpoints.read_config(self.folder), "positions")
+        return data.encode(split, self.tokenizer, positions)
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which one of many labels counts as given, as the config keeps it."""
+        if self.checkpoint is not None:
+            return getattr(self.checkpoint.model.config, "threshold", 0.5)
+        return checkpoints.read_config(self.folder).get("threshold", 0.5)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters; of a graph, the values in its weights, without scales and zero points."""
+        return self.checkpoint.parameters if self.checkpoint else _count(self.served)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files that the engine needs."""
+        weights = "*.safetensors" if self.format == "transformers" else GRAPHS[self.format]
+        return checkpoints.count_bytes(self.folder, weights)
+
+
+def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Subject]:
+    """Every format that a folder holds: safetensors, fp32 graph, int8 graph.
+
+    Raises CheckpointError when it holds none, or its labels are not the data's.
+    """
+    import transformers
+
+    config = checkpoints.read_config(folder)
+    if data is not None:
+        _require_labels(folder, config, data)
+    found: list[Subject] = []
+    if any(folder.glob("*.safetensors")):
+        loaded = checkpoints.load(folder)
+        found.append(Subject(name, "transformers", folder, loaded.tokenizer, loaded))
+    graphs = [form for form in reversed(GRAPHS) if (folder / GRAPHS[form]).is_file()]
+    if graphs:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found += [Subject(name, form, folder, tokenizer) for form in graphs]
+    if not found:
+        raise CheckpointError(f"{folder}: holds neither safetensors nor an ONNX graph")
+    return found
+
+
+def _require_labels(folder: Path, config: dict[str, object], data: Splits) -> None:
+    task = tasks.from_config(config)
+    if task.labels != data.task.labels or task.problem != data.task.problem:
+        raise CheckpointError(
+            f"{folder}: its labels don't fit the data's. Checkpoint: {task.problem}, {', '.join(task.labels[:12])}; "
+            f"data: {data.task.problem}, {', '.join(data.task.labels[:12])}"
+        )
+
+
+def score(subject: Subject, data: Splits) -> Quality:
+    """The quality of one subject on the test split."""
+    return measure_quality(
+        subject.open(), subject.encoded(data), data.task, threshold=subject.threshold, seed=data.seed,
+        title=f"score {subject.name} {subject.format}",
+    )  # fmt: skip
+
+
+def make_ledger(
+    subjects: Sequence[Subject], qualities: Sequence[Quality], data: Splits, timing: settings.Timing
+) -> Ledger:
+    """Times all subjects in one interleaved session, measures their memory, and holds each against the first."""
+    encoded = [subject.encoded(data) for subject in subjects]
+    latencies = measure_latency([subject.open(timing.threads) for subject in subjects], encoded, timing)
+    teacher, labels = qualities[0], encoded[0].labels
+    rows = []
+    for subject, quality, latency in zip(tqdm(subjects, desc="memory"), qualities, latencies, strict=True):
+        row = _row(subject, quality)
+        row.latency, row.memory_mb = latency, peak_memory(subject.served)
+        if quality is not teacher:
+            row.retained = quality.score / teacher.score if teacher.score > 0 else None
+            row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task, data.seed)
+        rows.append(row)
+    return Ledger(rows)
+
+
+def _row(subject: Subject, quality: Quality) -> Row:
+    worst = quality.worst_class
+    return Row(
+        name=subject.name, format=subject.format, metric=quality.metric, score=quality.score,
+        interval=quality.interval, n=quality.n, scores=quality.scores,
+        worst_class={"name": worst[0], "score": worst[1]} if worst else None,
+        params=subject.parameters, bytes=subject.bytes, scored_at_batch=quality.batch,
+    )  # fmt: skip
+
+
+def evaluate(
+    checkpoints_by_name: Mapping[str, Checkpoint | Path | str],
+    *,
+    data: Splits,
+    timing: settings.Timing | None = None,
+) -> Ledger:
+    """Measures checkpoints (in memory or in folders) on the test split; the first is the teacher.
+
+    A folder gives a row for each format it holds. Raises CheckpointError.
+    """
+    with tempfile.TemporaryDirectory(prefix="distill-evaluate-") as scratch:
+        subjects: list[Subject] = []
+        for name, given in checkpoints_by_name.items():
+            if isinstance(given, Checkpoint):
+                folder = given.save(Path(scratch) / name)
+                subjects.append(Subject(name, "transformers", folder, given.tokenizer, given))
+            else:
+                subjects += subjects_in(name, Path(given), data)
+        qualities = [score(subject, data) for subject in subjects]
+        return make_ledger(subjects, qualities, data, timing or settings.Timing())
+
+
+def _count(graph: Path) -> int:
+    import onnx
+
+    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    aside = ("_scale", "_zero_point")
+    return sum(math.prod(weight.dims) for weight in weights if weight.dims and not weight.name.endswith(aside))

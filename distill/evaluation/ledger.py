@@ -1,0 +1,132 @@
+"""The ledger: one row a checkpoint and format, what was gained and what was kept, each against the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from distill.evaluation.timing import Latency
+
+
+@dataclass
+class Row:
+    """One checkpoint in one format. `retained` and `p_value` compare with the teacher's own row."""
+
+    name: str
+    format: str
+    metric: str
+    score: float
+    interval: tuple[float, float]
+    n: int
+    scores: dict[str, float]
+    worst_class: dict[str, Any] | None
+    params: int
+    bytes: int
+    retained: float | None = None
+    p_value: float | None = None
+    scored_at_batch: int | None = None
+    latency: list[Latency] = field(default_factory=list)
+    memory_mb: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and format, as a reader wants them."""
+        return self.name if self.format == "transformers" else f"{self.name} · {self.format}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For report.json."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+
+@dataclass
+class Ledger:
+    """Rows, the teacher's first. A latency's two baselines are the teacher in eager torch and on the same engine."""
+
+    rows: list[Row]
+
+    @property
+    def teacher(self) -> Row:
+        """The row everything is held against: the teacher as users run it."""
+        return self.rows[0]
+
+    @property
+    def last(self) -> Row:
+        """The row of what the run made: the last step's checkpoint in its smallest format."""
+        return self.rows[-1]
+
+    def ratio_of_size(self, row: Row) -> float:
+        """Bytes over the teacher's."""
+        return row.bytes / self.teacher.bytes
+
+    def against_eager(self, row: Row, place: int = 0) -> float | None:
+        """Median latency over the teacher's in eager torch; `place` is that of the batch in the timing settings."""
+        return _ratio(row, self.teacher, place)
+
+    def against_same_engine(self, row: Row, place: int = 0) -> float | None:
+        """Median latency over the teacher's on the same engine in fp32; None when the teacher was not timed on it."""
+        if len(row.latency) <= place:
+            return None
+        engine = row.latency[place].engine
+        for other in self.rows:
+            if other.name == self.teacher.name and other.latency and other.latency[place].engine == engine:
+                return _ratio(row, other, place)
+        return None
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The table's head and body, as words: what report.md and the terminal show."""
+        head = [
+            "",
+            self.teacher.metric,
+            "95 % interval",
+            "kept",
+            "p",
+            "worst class",
+            "params",
+            "size",
+            "of teacher",
+        ]
+        timed = self.teacher.latency
+        for latency in timed:
+            head += [f"ms, batch {latency.batch}", "vs eager", "vs same engine"]
+        head.append("memory")
+        return head, [self._cells(row, len(timed)) for row in self.rows]
+
+    def _cells(self, row: Row, timed: int) -> list[str]:
+        worst = f"{row.worst_class['name']} {row.worst_class['score']:.3f}" if row.worst_class else "–"
+        cells = [
+            row.title,
+            f"{row.score:.4f}",
+            f"{row.interval[0]:.3f}–{row.interval[1]:.3f}",
+            "–" if row.retained is None else f"{100 * row.retained:.1f} %",
+            "–" if row.p_value is None else f"{row.p_value:.2f}",
+            worst,
+            f"{row.params / 1e6:.2f} M",
+            f"{row.bytes / 1e6:.2f} MB",
+            f"{self.ratio_of_size(row):.3f}",
+        ]
+        for place in range(timed):
+            cells += [
+                f"{row.latency[place].p50_ms:.2f}",
+                _times(self.against_eager(row, place)),
+                _times(self.against_same_engine(row, place)),
+            ]
+        return [*cells, "–" if row.memory_mb is None else f"{row.memory_mb:.0f} MB"]
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        head, body = self.cells()
+        lines = [head, ["---"] * len(head), *body]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+
+def _ratio(row: Row, baseline: Row, place: int) -> float | None:
+    if len(row.latency) <= place or len(baseline.latency) <= place:
+        return None
+    return row.latency[place].p50_ms / baseline.latency[place].p50_ms
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if not ratio else f"{1 / ratio:.2f}x"

@@ -1,0 +1,135 @@
+"""From torch to a clean ONNX graph, with the check that both say the same.
+
+Opset 23 keeps attention as one native node; the padding mask is folded to one additive (batch, 1, tokens, tokens)
+tensor before the model, so that no layer rebuilds it. Hidden states keep their names in the graph
+(`hidden_states.3`), and a parity check that fails can say where the two part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from distill import anatomy
+from distill.checkpoint import Checkpoint
+from distill.data import Batch
+from distill.engines import OnnxRuntime
+from distill.errors import MachineError
+from distill.signals import inputs_for, read, tensors
+
+OPSET = 23
+TOLERANCE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1)
+
+
+class _Exported(nn.Module):
+    """A model as a graph sees it: flat inputs, the mask folded, logits first and then every hidden state."""
+
+    def __init__(self, model: nn.Module, names: list[str], fold: bool) -> None:
+        super().__init__()
+        self.model, self.names, self.fold = model, names, fold
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.names, inputs, strict=True))
+        if self.fold:
+            mask = given["attention_mask"]
+            away = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+            given["attention_mask"] = away.expand(-1, 1, mask.shape[1], -1)
+        output = self.model(**given, output_hidden_states=True)
+        return (output.logits, *output.hidden_states)
+
+
+def export(checkpoint: Checkpoint, path: Path) -> Path:
+    """Writes a checkpoint's graph: int64 inputs (batch, tokens), both of any size, and `logits` (batch, labels).
+
+    Raises MachineError when torch can't export the model.
+    """
+    model = checkpoint.model.eval()
+    device = model.device
+    sample = torch.arange(14, device=device).reshape(2, 7) % model.config.vocab_size
+    shown = torch.ones_like(sample)
+    shown[1, 5:] = 0
+    given = inputs_for(
+        model, {"input_ids": sample, "attention_mask": shown, "token_type_ids": torch.zeros_like(sample)}
+    )
+    names = list(given)
+    fold = model.config.model_type in anatomy.FAMILIES
+    with torch.inference_mode():
+        states = len(model(**given, output_hidden_states=True).hidden_states)
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                _Exported(model, names, fold), tuple(given.values()), input_names=names,
+                output_names=["logits", *(f"hidden_states.{layer}" for layer in range(states))],
+                dynamic_shapes={"inputs": tuple(free for _ in names)}, dynamo=True, opset_version=OPSET, verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # torch.export and the ONNX exporter raise kinds of their own without a common base
+            raise MachineError(f"torch can't export a {type(model).__name__} to ONNX: {error}") from error
+    graph = program.model.graph
+    del graph.outputs[1:]
+    for thing in (graph, *graph.all_nodes(), *(value for node in graph.all_nodes() for value in node.outputs)):
+        thing.metadata_props.clear()  # the exporter's own stack traces, half a megabyte of them
+    program.save(path)
+    return path
+
+
+def check_parity(checkpoint: Checkpoint, path: Path, batch: Batch) -> float:
+    """The largest difference between torch's and the graph's fp32 logits on a batch of real examples.
+
+    Raises MachineError naming the first tensor that differs when it is beyond TOLERANCE.
+    """
+    model = checkpoint.model.eval()
+    with torch.inference_mode():
+        expected = read(model, tensors(batch, model.device)).logits.float().numpy(force=True)
+    found = OnnxRuntime(path).answer(batch)
+    difference = float(np.abs(expected - found).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        where = first_difference(checkpoint, path, batch)
+        raise MachineError(f"{path}: the graph's logits differ from torch's by {difference:.3g}; {where}")
+    return difference
+
+
+def first_difference(checkpoint: Checkpoint, path: Path, batch: Batch) -> str:
+    """The first hidden state, from the embeddings up, on which torch and a graph disagree; in words."""
+    model = checkpoint.model.eval()
+    given = inputs_for(model, tensors(batch, model.device))
+    with torch.inference_mode():
+        expected = model(**given, output_hidden_states=True).hidden_states
+    graph = onnx.load(path)
+    made = {name for node in graph.graph.node for name in node.output}
+    names = [name for name in (f"hidden_states.{layer}" for layer in range(len(expected))) if name in made]
+    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = {name: tensor.numpy(force=True) for name, tensor in given.items()}
+    real = batch["attention_mask"].astype(bool)
+    for name, found in zip(names, session.run(names, feed), strict=True):
+        theirs = expected[int(name.rsplit(".", 1)[1])].float().numpy(force=True)
+        if not np.abs(theirs - found)[real].max() <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
+            return f"the first tensor that differs is {name}"
+    return "every hidden state agrees, so the first tensor that differs is in the head"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's advice to its own developers is kept from the user; what fails still raises."""
+    chatty = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in chatty]
+    for logger in chatty:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(chatty, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,54 @@
+"""The shelf that comes with the package: recipes and teacher cards, found by name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from distill.errors import RecipeError
+
+Kind = Literal["recipes", "teachers"]
+_PACKAGE = Path(__file__).parent
+
+
+def shelf(kind: Kind) -> Path:
+    """The folder of the shipped recipes or cards: inside an installed wheel, beside the package in a checkout."""
+    inside = _PACKAGE / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind
+
+
+def names(kind: Kind) -> list[str]:
+    """The names on the shelf, sorted."""
+    return sorted(path.stem for path in shelf(kind).glob("*.yaml"))
+
+
+def find(kind: Kind, name: str) -> Path:
+    """A shipped name or a path to a YAML file. Whatever has a slash or ends in .yaml is a path, never a name.
+
+    Raises RecipeError when there is no such file.
+    """
+    one = kind.removesuffix("s")
+    if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise RecipeError(f"{name}: no such {one} file (looked in {path.resolve().parent})")
+        return path
+    if name not in names(kind):
+        raise RecipeError(
+            f"{name}: no {one} of this name is shipped{nearest(name, names(kind))} "
+            f"(there are: {', '.join(names(kind))}; a file of your own is named by its path, such as ./{name}.yaml)"
+        )
+    return shelf(kind) / f"{name}.yaml"
+
+
+def summary(path: Path) -> str:
+    """The first comment line of a shelf file: what it is for."""
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """'; did you mean …?' when a known word is close, else nothing."""
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,245 @@
+"""Recipe, card, checkpoints and data held against each other before anything expensive, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill import anatomy, card, checkpoint, packages
+from distill.data.loading import Splits, load
+from distill.errors import CheckpointError, DistillError, RecipeError
+from distill.recipe import settings
+from distill.tasks import TASKS, TextClassification
+
+Config = dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """What was found: folders and data for a run to go on with, and what is wrong, missing or unchecked.
+
+    `problems` can never work; `missing` is what this machine lacks for a run, with what gets it; `unchecked`
+    needs a network that could not be reached, or waits for a run.
+    """
+
+    recipe: settings.Recipe
+    card: card.Card | None = None
+    teacher_folder: Path | None = None
+    student_folder: Path | None = None
+    teacher_config: Config | None = None
+    data: Splits | None = None
+    new_head: bool = False
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def require(self) -> Plan:
+        """This plan, when a run can go on with it. Raises RecipeError with everything that is wrong or missing."""
+        if self.problems or self.missing:
+            raise RecipeError(self.problems + self.missing)
+        return self
+
+
+def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool = True) -> Plan:
+    """Finds and reads all that a recipe names, and tells everything wrong at once.
+
+    `beside` is the recipe's folder. Without `fetch` nothing is downloaded: what lies on the Hub is left unchecked.
+    """
+    plan = Plan(recipe)
+    _find_teacher(plan, fetch)
+    _find_student(plan, fetch)
+    _read_data(plan, beside, fetch)
+    for check in (_check_head, _check_layers, _check_hidden_states, _check_length):
+        try:
+            check(plan)
+        except DistillError as error:
+            plan.problems.append(str(error))
+    return plan
+
+
+# ------------------------------------------------------------------------------------------ finding and reading
+
+
+def _find_teacher(plan: Plan, fetch: bool) -> None:
+    choice = plan.recipe.teacher
+    try:
+        if choice.card is None:
+            plan.teacher_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+        else:
+            plan.card = card.load_card(choice.card)
+            plan.teacher_folder = _locate_card(plan.card, choice.card, plan, fetch)
+    except RecipeError as error:
+        plan.problems += error.problems
+    except CheckpointError as error:
+        plan.problems.append(f"teacher: {error}")
+    if plan.teacher_folder is not None:
+        plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
+    elif plan.card is not None:
+        word = (
+            anatomy.FAMILIES[plan.card.model_type].config["layers"] if plan.card.model_type in anatomy.FAMILIES else ""
+        )
+        plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
+        plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
+    if plan.card is not None:
+        plan.notes += [f"teacher: {note}" for note in (plan.card.note,) if note]
+        if plan.card.hub and plan.card.hub.revision == "main":
+            plan.notes.append(f"teacher: the card's Hub revision is `main`, so {plan.card.hub.id} may change under it")
+
+
+def _locate_card(found: card.Card, name: str, plan: Plan, fetch: bool) -> Path | None:
+    """The card's folder; None when the package isn't there and nothing may be fetched."""
+    here = (found.package and packages.is_installed(found.package.name)) or found.folder
+    if not here and not fetch:
+        if found.package is not None:
+            plan.missing.append(f"teacher: {packages.not_installed(found.package.name)}")
+        plan.unchecked.append(f"teacher: the files of card {name} against its hashes")
+        return None
+    return card.locate(found, name)
+
+
+def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | None:
+    if not fetch and not checkpoint.looks_like_folder(name):
+        plan.unchecked.append(f"{name}: a checkpoint on the Hub; a run fetches it")
+        return None
+    return checkpoint.locate(name, revision)
+
+
+def _find_student(plan: Plan, fetch: bool) -> None:
+    choice = plan.recipe.student
+    if choice.checkpoint is None:
+        return
+    try:
+        plan.student_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+    except CheckpointError as error:
+        plan.problems.append(f"student: {error}")
+
+
+def _read_data(plan: Plan, beside: Path | None, fetch: bool) -> None:
+    recipe, source = plan.recipe, plan.recipe.data.source
+    if source.package is not None and not packages.is_installed(source.package):
+        plan.missing.append(f"data: {packages.not_installed(source.package)}")
+        return
+    if source.hub is not None and not fetch:
+        plan.unchecked.append(f"{source.hub}: a data set on the Hub; a run fetches it")
+        return
+    names = _head_names(plan)
+    try:
+        plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=beside)
+    except DistillError as error:
+        plan.problems.append(str(error))
+
+
+def _head_names(plan: Plan) -> list[str] | None:
+    """The teacher's own label names, when it has a head for this task."""
+    config = plan.teacher_config
+    return checkpoint.label_names(config) if config and _has_head(config, plan.recipe.task) else None
+
+
+def _has_head(config: Config, task: str) -> bool:
+    return any(TASKS[task].head in architecture for architecture in config.get("architectures") or [])
+
+
+# ------------------------------------------------------------------------------------- held against each other
+
+
+def _check_head(plan: Plan) -> None:
+    """A teacher that isn't fine-tuned needs a head that fits the data; one that is gets a new head where it doesn't."""
+    config, choice = plan.teacher_config, plan.recipe.teacher
+    if config is None or (plan.teacher_folder is None and plan.card is not None and plan.card.task is None):
+        if choice.finetune is None and plan.card is not None:
+            raise CheckpointError(_no_head(plan.card.model_type, plan.recipe.task))
+        return
+    if not _has_head(config, plan.recipe.task):
+        if choice.finetune is None:
+            has = ", ".join(config.get("architectures") or ["checkpoint without a named head"])
+            raise CheckpointError(_no_head(has, plan.recipe.task))
+        plan.new_head = True
+        return
+    if plan.data is None:
+        return
+    misfit = _misfit(config, plan.data.task)
+    if misfit and choice.finetune is None:
+        raise CheckpointError(
+            f"teacher: its head doesn't fit the data: {misfit}; name the data's labels as the head does, or give the "
+            "teacher a `finetune`"
+        )
+    if misfit:
+        plan.new_head = True
+        plan.notes.append(f"teacher: a new head is trained, because its own doesn't fit the data: {misfit}")
+    elif checkpoint.label_names(config) is None and plan.data.task.problem != "regression":
+        shown = ", ".join(plan.data.task.labels[:8])
+        plan.notes.append(f"teacher: its head names no labels; they are taken to be, in its order: {shown}")
+
+
+def _no_head(what: str, task: str) -> str:
+    return f"teacher: a {what} has no head for {task}; give it a `finetune`, which trains one"
+
+
+def _misfit(config: Config, task: TextClassification) -> str | None:
+    """Why a head can't serve a task's labels, or None."""
+    names = checkpoint.label_names(config)
+    count = len(config.get("id2label") or {}) or 2
+    problem = config.get("problem_type")
+    if problem is not None and problem != task.problem:
+        return f"it was trained for {problem}, the data is {task.problem}"
+    if count != len(task.labels):
+        return f"it has {count} labels, the data {len(task.labels)} ({', '.join(task.labels[:8])})"
+    if names is not None and task.problem != "regression" and list(task.labels) != names:
+        return f"its labels are {', '.join(names[:8])}, the data's {', '.join(task.labels[:8])}"
+    return None
+
+
+def _check_layers(plan: Plan) -> None:
+    student, config = plan.recipe.student, plan.teacher_config
+    if student.layers is None or config is None:
+        return
+    anatomy.family_of(config)
+    if reason := anatomy.refuse(config, "layers"):
+        raise CheckpointError(f"student.layers: {reason}")
+    anatomy.choose_layers(student.layers, student.choose, anatomy.size(config, "layers"))
+
+
+def _check_hidden_states(plan: Plan) -> None:
+    asked = [
+        step.distill.imitate.hidden_states
+        for step in plan.recipe.steps
+        if step.distill is not None and step.distill.imitate.hidden_states is not None
+    ]
+    student, config = _student_config(plan), plan.teacher_config
+    if not asked or student is None or config is None:
+        return
+    counts = [anatomy.size(facts, "layers") for facts in (student, config)]
+    for term in asked:
+        if None not in counts:
+            anatomy.layer_map(term.layers, *counts)
+    if (
+        plan.student_folder
+        and plan.teacher_folder
+        and not checkpoint.same_tokenizer(plan.student_folder, plan.teacher_folder)
+    ):
+        raise CheckpointError(
+            "imitate.hidden_states: student and teacher have different tokenizers, so their hidden states can't be "
+            "compared token by token; imitate logits alone"
+        )
+
+
+def _student_config(plan: Plan) -> Config | None:
+    choice = plan.recipe.student
+    if choice.config is not None:
+        return choice.config
+    if plan.student_folder is not None:
+        return checkpoint.read_config(plan.student_folder)
+    if choice.layers is None or plan.teacher_config is None:
+        return None
+    kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
+    family = anatomy.family_of(plan.teacher_config)
+    return {**plan.teacher_config, family.config["layers"]: kept}
+
+
+def _check_length(plan: Plan) -> None:
+    positions = anatomy.size(plan.teacher_config, "positions") if plan.teacher_config else None
+    asked = plan.recipe.data.max_length
+    if positions is not None and asked is not None and asked > positions:
+        raise CheckpointError(f"data.max_length: {asked} tokens, but the teacher has {positions} positions")

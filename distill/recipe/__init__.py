@@ -1,0 +1,50 @@
+"""The recipe: what it can say (`settings`) and how it is read (`reading`)."""
+
+from distill.errors import RecipeError
+from distill.recipe.reading import load, to_yaml
+from distill.recipe.settings import (
+    Bound,
+    Data,
+    Distill,
+    Expect,
+    Finetune,
+    HiddenStatesTerm,
+    Imitate,
+    LogitsTerm,
+    Problem,
+    Quantize,
+    Recipe,
+    Settings,
+    Source,
+    Step,
+    Student,
+    Teacher,
+    Term,
+    Timing,
+    Training,
+)
+
+__all__ = [
+    "Bound",
+    "Data",
+    "Distill",
+    "Expect",
+    "Finetune",
+    "HiddenStatesTerm",
+    "Imitate",
+    "LogitsTerm",
+    "Problem",
+    "Quantize",
+    "Recipe",
+    "RecipeError",
+    "Settings",
+    "Source",
+    "Step",
+    "Student",
+    "Teacher",
+    "Term",
+    "Timing",
+    "Training",
+    "load",
+    "to_yaml",
+]

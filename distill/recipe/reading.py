@@ -1,0 +1,209 @@
+"""From YAML (1.2) to settings, with every problem told at once: its path, its line, and the nearest known word."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from distill.errors import RecipeError
+from distill.library import nearest
+from distill.recipe.settings import Recipe, Settings
+
+S = TypeVar("S", bound=Settings)
+_LARGEST_FILE = 1 << 20
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file; each override is `dotted.path=value`, its value read as YAML.
+
+    Raises RecipeError with every problem found.
+    """
+    return load_settings(path, Recipe, overrides)
+
+
+def load_settings(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
+    """Reads a YAML file into settings of the given kind. Raises RecipeError with every problem found."""
+    if path.stat().st_size > _LARGEST_FILE:
+        raise RecipeError(f"{path}: larger than 1 MiB; this is not a recipe or a card")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    tree, lines = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: expected `word: value` lines, found {_spell(tree)}")
+    for override in overrides:
+        _apply(tree, override)
+    return _validate(tree, kind, str(path), lines)
+
+
+def to_yaml(settings: Settings) -> str:
+    """The settings as YAML, every default written out; reading it again gives equal settings."""
+    out = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(_plain(settings), out)
+    return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    from distill.recipe.settings import Bound
+
+    if isinstance(value, Bound):
+        return str(value)
+    if isinstance(value, BaseModel):
+        given = {name: getattr(value, name) for name in type(value).model_fields}
+        return {name: _plain(inner) for name, inner in given.items() if inner is not None}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """The tree and, for each path in it, its line number."""
+    try:
+        tree = YAML(typ="safe", pure=True).load(text)
+        lines: dict[tuple[str, ...], int] = {}
+        root = YAML(typ="safe", pure=True).compose(text)
+        if root is not None:
+            _number(root, (), lines)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    return tree, lines
+
+
+def _number(node: Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            lines[(*path, str(key.value))] = key.start_mark.line + 1
+            _number(value, (*path, str(key.value)), lines)
+    elif isinstance(node, SequenceNode):
+        for position, value in enumerate(node.value):
+            _number(value, (*path, str(position)), lines)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Sets `steps.0.distill.epochs=1` in the tree; parents that are not there yet are made."""
+    path, equals, raw = override.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {override}: write it as path.to.setting=value")
+    value, _ = _parse(raw, f"--set {path}")
+    place: Any = tree
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                held = f"0 to {len(place) - 1}" if place else "nothing"
+                raise RecipeError(f"--set {path}: '{part}' is not a place in the list (it holds {held})")
+            key: Any = int(part)
+        elif isinstance(place, dict):
+            key = part
+        else:
+            raise RecipeError(f"--set {path}: '{'.'.join(parts[:position])}' holds {_spell(place)}, not settings")
+        if last:
+            place[key] = value
+        elif isinstance(place, dict) and not isinstance(place.get(key), dict | list):
+            # A short form such as `logits: 0.7` or `card-name` makes way for the long form.
+            short = place.get(key)
+            place[key] = {} if short is None else {_LONG.get(key, "weight"): short}
+        place = place[key]
+
+
+_LONG = {"teacher": "card", "source": "path"}
+
+
+def _validate(tree: Any, kind: type[S], where: str, lines: dict[tuple[str, ...], int]) -> S:
+    try:
+        as_json = json.dumps(tree)
+    except (TypeError, ValueError) as error:  # a YAML date, a tuple key, a node that holds itself
+        raise RecipeError(f"{where}: only words, numbers, lists and settings belong in here ({error})") from None
+    try:
+        return kind.model_validate_json(as_json, strict=True)
+    except ValidationError as error:
+        raise RecipeError(_tell_all(error, kind, where, lines)) from None
+
+
+def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: dict[tuple[str, ...], int]) -> list[str]:
+    """One sentence for each path. Where a setting takes several forms pydantic complains once a form: the first
+    complaint stands, and the setting's own description says the other forms.
+    """
+    told: dict[tuple[str, ...], str] = {}
+    forms: dict[tuple[str, ...], str] = {}
+    for problem in error.errors():
+        path, parent = _real_path(problem["loc"], kind)
+        if path in told:
+            field = parent.model_fields.get(path[-1]) if parent and path else None
+            forms[path] = f" [{path[-1]}: {field.description}]" if field else ""
+            continue
+        deepest = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
+        line = f":{lines[deepest]}" if deepest else ""
+        told[path] = f"{where}{line}: {'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
+    return [sentence + forms.get(path, "") for path, sentence in told.items()]
+
+
+def _sentence(problem: Any, path: tuple[str, ...], parent: type[Settings] | None) -> str:
+    given = problem.get("input")
+    match problem["type"]:
+        case "extra_forbidden" | "invalid_key":
+            known = list(parent.model_fields) if parent else []
+            return f"no such setting{nearest(path[-1], known)} (known here: {', '.join(known)})"
+        case "missing":
+            return "this setting is required"
+        case "literal_error" | "enum":
+            known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+            return f"{_spell(given)} is not known here{nearest(str(given), known)} (known: {', '.join(known)})"
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case _:
+            return f"{problem['msg'].replace('Input should be', 'this should be')}, not {_spell(given)}"
+
+
+def _real_path(location: tuple[Any, ...], kind: type[Settings]) -> tuple[tuple[str, ...], type[Settings] | None]:
+    """The path as the user wrote it (without the names pydantic gives a union's arms), and whose setting it is."""
+    path: list[str] = []
+    parent: type[Settings] | None = None
+    here: Any = kind
+    for part in location:
+        model = _model_in(here)
+        if isinstance(part, int):
+            path.append(str(part))
+        elif model is not None and (part in model.model_fields or part == location[-1]):
+            parent = model
+            field = model.model_fields.get(part)
+            here = field.annotation if field else None
+            path.append(str(part))
+        elif model is None and isinstance(here, type | None) and part == location[-1]:
+            path.append(str(part))
+    return tuple(path), parent
+
+
+def _model_in(annotation: Any) -> type[Settings] | None:
+    """The settings class inside an annotation such as `list[Step]` or `Distill | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+
+
+def _spell(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,217 @@
+"""What a run tells: report.json for programs, report.md for people, and the judgement of what was expected."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from distill.checkpoint import write_text
+from distill.evaluation.ledger import Ledger, Row
+from distill.recipe.settings import Bound, Expect, Recipe
+from distill.training import TrainingLog
+
+SCHEMA = 1
+_VERSIONS = ("distill-toolkit", "torch", "transformers", "accelerate", "datasets", "onnx", "onnxruntime")
+
+
+@dataclass
+class Expectation:
+    """One line of `expect`: what was asked, what was measured, whether it held."""
+
+    word: str
+    bound: Bound
+    measured: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether the point estimate keeps the bound; what could not be measured doesn't."""
+        return self.measured is not None and self.bound.holds(self.measured)
+
+    def __str__(self) -> str:
+        measured = "not measured" if self.measured is None else f"{self.measured:.4g}"
+        return f"{self.word}: {self.bound}, measured {measured}: {'met' if self.met else 'MISSED'}"
+
+
+@dataclass
+class Report:
+    """A run's result. `judged` is false for a smoke run, whose figures mean nothing."""
+
+    run: str
+    recipe: Recipe
+    ledger: Ledger
+    training: list[TrainingLog]
+    data: dict[str, Any]
+    seconds: dict[str, float]
+    judged: bool = True
+    parity: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def expectations(self) -> list[Expectation]:
+        """Every line of `expect`, judged on the last row."""
+        return judge(self.recipe.expect, self.ledger) if self.judged else []
+
+    @property
+    def missed(self) -> list[Expectation]:
+        """What was expected and not reached."""
+        return [expectation for expectation in self.expectations if not expectation.met]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return {
+            "schema": SCHEMA,
+            "run": self.run,
+            "recipe": json.loads(self.recipe.model_dump_json(exclude_none=True)),
+            "versions": versions(),
+            "machine": machine(),
+            "seed": self.recipe.seed,
+            "smoke": not self.judged,
+            "data": self.data,
+            "rows": [row.as_dict() for row in self.ledger.rows],
+            "training": [asdict(log) for log in self.training],
+            "parity": self.parity,
+            "expect": [
+                {"word": e.word, "bound": str(e.bound), "measured": e.measured, "met": e.met} for e in self.expectations
+            ],
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "notes": self.notes,
+        }
+
+    def markdown(self) -> str:
+        """The content of report.md."""
+        return "\n\n".join([f"# {self.run}", *self._sections()]) + "\n"
+
+    def _sections(self) -> list[str]:
+        sections = (
+            [] if self.judged else ["**A smoke run: everything on a sliver of the data. Its figures mean nothing.**"]
+        )
+        sections += [
+            "## Ledger",
+            self.ledger.markdown(),
+            "\n".join(f"* {line}" for line in reading_help(self.ledger)),
+        ]
+        if self.expectations:
+            sections += ["## Expected", "\n".join(f"* {line}" for line in self.expectations)]
+        sections += ["## Training", _training_table(self.training)] if self.training else []
+        if self.parity:
+            sections += ["## Parity of the graphs with torch", _parity_table(self.parity)]
+        sections += ["## Data", "\n".join(f"* {note}" for note in self.notes)]
+        here = machine()
+        sections += [
+            "## Where and with what",
+            f"* {here['processor']}, {here['cores']} cores, {here['system']}, Python {here['python']}\n* "
+            + ", ".join(f"{name} {number}" for name, number in versions().items())
+            + f"\n* seed {self.recipe.seed}; the resolved recipe is in recipe.yaml, every figure in report.json\n* "
+            + ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items()),
+        ]
+        return sections
+
+    def write(self, folder: Path) -> None:
+        """Writes report.json and report.md into a run folder."""
+        write_text(folder / "report.json", json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / "report.md", self.markdown())
+
+
+def judge(expect: Expect, ledger: Ledger) -> list[Expectation]:
+    """Each line of `expect` against the ledger's last row. The point estimate decides."""
+    row = ledger.last
+    measured = {
+        "retained": row.retained,
+        "score": row.score,
+        "size": ledger.ratio_of_size(row),
+        "parameters": row.params / ledger.teacher.params,
+        "latency_vs_eager": ledger.against_eager(row),
+        "latency_same_engine": ledger.against_same_engine(row),
+    }
+    asked = {word: getattr(expect, word) for word in type(expect).model_fields}
+    return [Expectation(word, bound, measured[word]) for word, bound in asked.items() if bound is not None]
+
+
+def reading_help(ledger: Ledger) -> list[str]:
+    """What the columns mean, with the facts of this measurement."""
+    teacher = ledger.teacher
+    lines = [
+        f"{teacher.metric} on {teacher.n} test examples; the interval is a bootstrap over them; p is a paired "
+        "randomisation test against the teacher (small: the difference is hardly chance)",
+        "size: weights, config and tokenizer, what one engine needs to answer",
+    ]
+    if teacher.latency:
+        timed = teacher.latency[0]
+        lines.append(
+            f"ms: median of {timed.rounds} interleaved answers, {timed.tokens} tokens, {timed.threads} thread(s), "
+            "tokenizer excluded; against the teacher in eager torch (as users run it) and on the same engine in fp32"
+        )
+    if any(row.scored_at_batch for row in ledger.rows):
+        lines.append("int8 is scored at batch 1 and at batch 32, and the worse score counts")
+    lines.append("memory: peak of a fresh process that loads the files and answers one text, interpreter included")
+    return lines
+
+
+def _training_table(logs: list[TrainingLog]) -> str:
+    lines = ["| step | best epoch | validation score by epoch | last loss | terms (share) | texts/s | dtype |"]
+    lines.append("|" + " --- |" * 7)
+    for log in logs:
+        scores = ", ".join(f"{epoch['score']:.4f}" for epoch in log.epochs)
+        last: Row | dict[str, Any] = log.records[-1]
+        terms = ", ".join(
+            f"{name} {term['value']:.3g} ({100 * term['share']:.0f} %)" for name, term in last["terms"].items()
+        )
+        lines.append(
+            f"| {log.step} | {log.best_epoch:g} | {scores} | {last['loss']:.3g} | {terms} "
+            f"| {log.samples_per_second:.0f} | {log.dtype} |"
+        )
+    return "\n".join(lines)
+
+
+def _parity_table(parity: dict[str, Any]) -> str:
+    lines = [
+        f"On {parity['rows']} validation rows; {parity['metric']} of torch {parity['torch']['score']:.4f}.",
+        "",
+        "| graph | largest logit difference | same answers | batch 1 | batch 32 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in ("onnx-fp32", "onnx-int8"):
+        found = parity[name]
+        scores = " | ".join(f"{found['score'][f'batch {size}']:.4f}" for size in (1, 32))
+        lines.append(f"| {name} | {found['largest_difference']:.2g} | {100 * found['agreement']:.1f} % | {scores} |")
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """The versions that made the figures."""
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on; no name or path of the machine."""
+    import psutil
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,43 @@
+"""What a model says about a batch: its logits and hidden states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.data import Batch
+
+
+@dataclass
+class Signals:
+    """`logits` (batch, labels); `hidden_states` by layer, counted from 1 with 0 the embeddings' output, each
+    (batch, tokens, width).
+    """
+
+    logits: Tensor
+    hidden_states: dict[int, Tensor] = field(default_factory=dict)
+
+
+def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """A batch's arrays as tensors on a device."""
+    return {name: torch.as_tensor(array, device=device) for name, array in batch.items()}
+
+
+def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch a model takes. Token types are left out for models that know only one or none at all."""
+    accepted = inspect.signature(model.forward).parameters
+    names = ["input_ids", "attention_mask"]
+    if "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def read(model: Any, batch: dict[str, Tensor], layers: Sequence[int] = ()) -> Signals:
+    """Runs a model on a batch and keeps what was asked for."""
+    output = model(**inputs_for(model, batch), output_hidden_states=bool(layers))
+    return Signals(output.logits, {layer: output.hidden_states[layer] for layer in layers})

@@ -1,0 +1,89 @@
+"""Who learns: some of the teacher's layers, a smaller checkpoint of its own, or a config from random weights."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+from distill import anatomy, checkpoint
+from distill.checkpoint import Checkpoint
+from distill.errors import CheckpointError
+from distill.recipe import settings
+from distill.tasks import TextClassification
+
+
+def cut(teacher: Checkpoint, layers: int | list[int], choose: Literal["even", "first", "last"] = "even") -> Checkpoint:
+    """A student made of some of its teacher's layers (counted from 1), embeddings and head included.
+
+    Raises CheckpointError when the teacher has no such layers or its family can't be cut.
+    """
+    from distill.surgery import keep_layers
+
+    facts = teacher.model.config.to_dict()
+    anatomy.family_of(facts)
+    kept = anatomy.choose_layers(layers, choose, anatomy.size(facts, "layers"))
+    return Checkpoint(keep_layers(teacher.model, kept), teacher.tokenizer)
+
+
+def make(
+    choice: settings.Student,
+    teacher: Checkpoint,
+    task: TextClassification,
+    *,
+    seed: int,
+    folder: Path | None = None,
+) -> Checkpoint:
+    """The student that a recipe describes; `folder` is where its own checkpoint was found.
+
+    Raises CheckpointError.
+    """
+    if choice.layers is not None:
+        return cut(teacher, choice.layers, choice.choose)
+    if choice.config is not None:
+        return from_config(choice.config, teacher, task, seed=seed)
+    names = checkpoint.label_names(checkpoint.read_config(folder))
+    return checkpoint.load(folder, task, new_head=names != list(task.labels))
+
+
+def from_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassification, *, seed: int) -> Checkpoint:
+    """A student of random weights with the teacher's tokenizer; sizes that the config doesn't say are transformers'.
+
+    Raises CheckpointError for a model type or a key that transformers doesn't know.
+    """
+    import transformers
+    from accelerate import PartialState
+
+    facts = read_student_config(config, teacher, task)
+    transformers.set_seed(seed)
+    try:
+        model = getattr(transformers, task.auto_class).from_config(facts)
+    except (ValueError, RuntimeError, AssertionError, KeyError) as error:
+        raise CheckpointError(f"student.config: transformers can't build it: {error}") from error
+    return Checkpoint(model.to(PartialState().device).eval(), teacher.tokenizer)
+
+
+def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassification) -> Any:
+    """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
+    import transformers
+
+    given = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        standard = transformers.AutoConfig.for_model(config["model_type"])
+    except (KeyError, ValueError):
+        near = difflib.get_close_matches(config["model_type"], transformers.CONFIG_MAPPING.keys(), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise CheckpointError(
+            f"student.config: transformers knows no model type '{config['model_type']}'{hint}"
+        ) from None
+    known = [key for key in (*standard.to_dict(), *standard.attribute_map) if not key.startswith("_")]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise CheckpointError(f"student.config.{key}: a {config['model_type']} has no such key{hint}")
+    shared = {"vocab_size": teacher.model.config.vocab_size, "pad_token_id": teacher.tokenizer.pad_token_id}
+    try:
+        return transformers.AutoConfig.for_model(config["model_type"], **{**shared, **given, **task.head_config})
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"student.config: {error}") from error

@@ -1,0 +1,276 @@
+"""The one training loop: a transformers.Trainer that trains any objective, tells every term, keeps the best epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers.trainer_callback import PrinterCallback
+
+from distill.checkpoint import machine_errors
+from distill.data import Encoded, TokenBatches, collate
+from distill.errors import TrainingError
+from distill.recipe import settings
+from distill.signals import Signals
+
+log = logging.getLogger(__name__)
+_RECORDS = 100  # how many points of the loss curves are kept
+_NEGLIGIBLE = 0.01
+
+
+@dataclass
+class TrainingLog:
+    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace."""
+
+    step: str
+    dtype: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: float = 0.0
+    seconds: float = 0.0
+    samples_per_second: float = 0.0
+
+
+class Objective(nn.Module):
+    """A student with what its loss needs. `forward(batch, signals)` gives the loss and its terms.
+
+    `terms` maps a name to its unweighted value; `weights` holds each term's factor, and the loss is their weighted sum.
+    """
+
+    student: nn.Module
+    weights: dict[str, float]
+
+    def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each term before its weight."""
+        raise NotImplementedError
+
+
+def choose_dtype(asked: str) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it itself: most GPUs, CPUs with AMX or AVX512-BF16."""
+    if asked != "auto":
+        return getattr(torch, asked)
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("amx_tile", "avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def fit(
+    objective: Objective,
+    train: Encoded,
+    words: settings.Training,
+    *,
+    validate: Callable[[], float],
+    answer: Callable[[dict[str, Tensor]], Signals] | None = None,
+    seed: int = 0,
+    title: str = "train",
+) -> TrainingLog:
+    """Trains an objective in place and leaves it at its best epoch by `validate`'s score (higher is better).
+
+    `answer` gives the teacher's signals for a batch. Raises TrainingError when a term is no longer a number.
+    """
+    dtype = choose_dtype(words.dtype)
+    record = TrainingLog(step=title, dtype=str(dtype).removeprefix("torch."))
+    with (
+        tempfile.TemporaryDirectory(prefix="distill-training-") as scratch,
+        machine_errors(f"{title}: saving"),
+    ):
+        trainer = _Trainer(
+            objective, train, words, record, validate, answer,
+            args=_arguments(words, dtype, seed, scratch),
+            callbacks=[_Progress(title), transformers.EarlyStoppingCallback(words.patience)],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        start = time.perf_counter()
+        with _dropout(objective.student, words.dropout):
+            trainer.train()
+        record.seconds = time.perf_counter() - start
+    record.samples_per_second = trainer.seen / record.seconds
+    best = max(record.epochs, key=lambda epoch: epoch["score"])
+    record.best_epoch = best["epoch"]
+    log.info(
+        "%s: best epoch %g of %g, validation score %.4f (%.0f texts/s in %s)",
+        title, best["epoch"], record.epochs[-1]["epoch"], best["score"], record.samples_per_second, record.dtype,
+    )  # fmt: skip
+    return record
+
+
+@contextlib.contextmanager
+def _dropout(model: nn.Module, rate: float | None) -> Iterator[None]:
+    """Every dropout layer of a model at one rate for as long as the block lasts; None leaves them alone."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)] if rate is not None else []
+    own = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = rate
+    try:
+        yield
+    finally:
+        for layer, before in zip(layers, own, strict=True):
+            layer.p = before
+
+
+def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, scratch: str) -> transformers.TrainingArguments:
+    return transformers.TrainingArguments(
+        output_dir=scratch,
+        num_train_epochs=words.epochs,
+        max_steps=words.max_steps or -1,
+        learning_rate=words.learning_rate,
+        lr_scheduler_type=words.schedule if words.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=words.warmup,
+        weight_decay=words.weight_decay,
+        max_grad_norm=words.clip,
+        optim="adamw_torch_fused",
+        bf16=dtype == torch.bfloat16,
+        use_cpu=PartialState().device.type == "cpu",
+        seed=seed,
+        logging_strategy="no",
+        eval_strategy="epoch",
+        save_strategy="best",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        report_to=[],
+    )
+
+
+class _RowNumbers(Dataset):
+    """Trainer wants a dataset; batches are cut from the encoded split by row number."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+class _Trainer(transformers.Trainer):
+    def __init__(
+        self, objective: Objective, train: Encoded, words: settings.Training, record: TrainingLog,
+        validate: Callable[[], float], answer: Callable[[dict[str, Tensor]], Signals] | None, **trainer: Any,
+    ) -> None:  # fmt: skip
+        rows = _RowNumbers(len(train))
+        super().__init__(model=objective, train_dataset=rows, eval_dataset=rows, **trainer)  # `evaluate` is our own
+        self.train_rows, self.words, self.record = train, words, record
+        self.validate, self.answer = validate, answer
+        self.sums: dict[str, float] = defaultdict(float)
+        self.summed, self.seen = 0, 0
+        self.warned: set[str] = set()
+
+    def get_train_dataloader(self) -> DataLoader:
+        batches = TokenBatches(
+            self.train_rows.lengths, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
+        )
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._collate)
+        return self.accelerator.prepare(loader)
+
+    def _collate(self, rows: list[int]) -> dict[str, Tensor]:
+        return {name: torch.as_tensor(array) for name, array in collate(self.train_rows, rows).items()}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        loss, terms = model(inputs, self.answer(inputs) if self.answer else None)
+        self._tell(terms, inputs["rows"])
+        return loss
+
+    def _tell(self, terms: dict[str, Tensor], rows: Tensor) -> None:
+        """Adds the terms to the running record; stops at the first that is no longer a number."""
+        step = self.state.global_step + 1
+        weights = self.accelerator.unwrap_model(self.model).weights
+        for name, tensor in terms.items():
+            value = float(tensor.detach())
+            if value != value or value in (float("inf"), float("-inf")):
+                raise TrainingError(
+                    f"{self.record.step}: the term '{name}' is {value} in step {step}, in the batch of training rows "
+                    f"{rows.tolist()[:8]}…; lower learning_rate, or set dtype: float32"
+                )
+            self.sums[name] += weights[name] * value
+        self.summed += 1
+        self.seen += len(rows)
+        if step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps:
+            self._record(step, weights)
+
+    def _record(self, step: int, weights: dict[str, float]) -> None:
+        total = sum(self.sums.values()) or 1.0
+        shares = {name: value / total for name, value in self.sums.items()}
+        terms = {
+            name: {
+                "value": value / self.summed / weights[name],
+                "weight": weights[name],
+                "share": shares[name],
+            }
+            for name, value in self.sums.items()
+        }
+        self.record.records.append(
+            {
+                "step": step,
+                "epoch": round(self.state.epoch or 0.0, 4),
+                "learning_rate": self._get_learning_rate(),
+                "loss": sum(self.sums.values()) / self.summed,
+                "terms": terms,
+            }
+        )
+        self.sums.clear()
+        self.summed = 0
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        metrics = {"eval_score": self.validate()}
+        self.record.epochs.append({"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]})
+        self._warn_of_negligible()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _warn_of_negligible(self) -> None:
+        """Says once of a term that stayed below one hundredth of the loss for an epoch."""
+        recent = self.record.records[-max(1, len(self.record.records) // len(self.record.epochs)) :]
+        for name in recent[-1]["terms"] if recent else ():
+            share = max(point["terms"][name]["share"] for point in recent)
+            if share < _NEGLIGIBLE and name not in self.warned:
+                self.warned.add(name)
+                log.warning(
+                    "%s: the term '%s' is %.2g %% of the loss: it hardly counts; raise its weight or leave it out",
+                    self.record.step, name, 100 * share,
+                )  # fmt: skip
+
+
+class _Progress(transformers.TrainerCallback):
+    """One bar a training, with the loss and the validation score behind it."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.bar, self.score = title, None, None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        self.bar.set_postfix_str(f"validation score {metrics['eval_score']:.4f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
