@@ -21,14 +21,14 @@ class Family:
     """What can be known of a model type without looking at its weights.
 
     `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers; `config` maps
-    our word to the config's key; `reserved_positions` are positions that no token ever takes (RoBERTa counts from
-    behind the padding index); `refuses` maps what can't be done to the reason.
+    our word to the config's key; `reserved_positions` are positions that no token ever takes, with `padding` all up to
+    the padding token's id, behind which RoBERTa counts; `refuses` maps what can't be done to the reason.
     """
 
     model_type: str
     stack: str
     config: Mapping[Word, str]
-    reserved_positions: int = 0
+    reserved_positions: int | Literal["padding"] = 0
     refuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,9 +42,9 @@ FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         Family("bert", "encoder.layer", _BERT_KEYS),
-        Family("roberta", "encoder.layer", _BERT_KEYS, reserved_positions=2),
-        Family("xlm-roberta", "encoder.layer", _BERT_KEYS, reserved_positions=2),
-        Family("camembert", "encoder.layer", _BERT_KEYS, reserved_positions=2),
+        Family("roberta", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
+        Family("xlm-roberta", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
+        Family("camembert", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
         Family("mpnet", "encoder.layer", _BERT_KEYS, reserved_positions=2),
         Family("electra", "encoder.layer", _BERT_KEYS),
         Family(
@@ -79,7 +79,13 @@ def size(config: Mapping[str, Any], word: Word) -> int | None:
     value = config.get(family.config[word] if family else _BERT_KEYS[word])
     if value is None:
         return None
-    return int(value) - (family.reserved_positions if family and word == "positions" else 0)
+    if not isinstance(value, int):
+        raise CheckpointError(f"the config of this {config.get('model_type')} says {value!r} for its {word}")
+    if family is None or word != "positions":
+        return value
+    padding = config.get("pad_token_id")
+    reserved = (1 if padding is None else padding) + 1
+    return value - (reserved if family.reserved_positions == "padding" else family.reserved_positions)
 
 
 def refuse(config: Mapping[str, Any], what: str) -> str | None:
@@ -92,8 +98,11 @@ def choose_layers(layers: int | list[int], choose: str, of: int) -> list[int]:
     """Which of a teacher's layers to keep, counted from 1 and rising.
 
     `even` spreads them and always keeps the last one (3 of 6: 2, 4, 6); `first` and `last` keep a run of layers.
-    Raises CheckpointError when there are not so many layers.
+    Raises CheckpointError when there are not so many layers, or none is asked for.
     """
+    listed = layers if isinstance(layers, list) else [layers]
+    if not listed or listed != sorted(set(listed)) or listed[0] < 1:
+        raise CheckpointError(f"student.layers: {layers}: keep at least one; a list rises, counted from 1")
     highest = max(layers) if isinstance(layers, list) else layers
     if highest > of:
         asked = f"layer {highest}" if isinstance(layers, list) else f"{layers} layers"

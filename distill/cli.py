@@ -191,7 +191,10 @@ def predict(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
 
     with _talking(quiet=True):
         predictor = Predictor(folder)
-        given = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+        try:
+            given = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+        except UnicodeDecodeError as error:
+            raise DataError(f"predict: standard input is not UTF-8 text ({error.reason})") from None
         if not given or not all(text.strip() for text in given):
             raise DataError("predict: an empty text; give texts behind the folder, or lines on standard input")
         answers = predictor.predict([tuple(text.split("\t", 1)) if "\t" in text else text for text in given])

@@ -69,6 +69,7 @@ def distill(
             "be compared token by token; imitate logits alone"
         )
     widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
+    torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
     objective = Lesson(
         student.model,
         data.task,

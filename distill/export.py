@@ -75,7 +75,8 @@ def export(checkpoint: Checkpoint, path: Path) -> Path:
             raise MachineError(f"torch can't export a {type(model).__name__} to ONNX: {error}") from error
     graph = program.model.graph
     del graph.outputs[1:]
-    for thing in (graph, *graph.all_nodes(), *(value for node in graph.all_nodes() for value in node.outputs)):
+    made = (value for node in graph.all_nodes() for value in node.outputs)
+    for thing in (graph, *graph.inputs, *graph.initializers.values(), *graph.all_nodes(), *made):
         thing.metadata_props.clear()  # the exporter's own stack traces, half a megabyte of them
     program.save(path)
     return path

@@ -23,13 +23,18 @@ def names(kind: Kind) -> list[str]:
     return sorted(path.stem for path in shelf(kind).glob("*.yaml"))
 
 
+def is_path(name: str) -> bool:
+    """Whatever has a slash or ends in .yaml is a path, never a shipped name."""
+    return "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
+
+
 def find(kind: Kind, name: str) -> Path:
-    """A shipped name or a path to a YAML file. Whatever has a slash or ends in .yaml is a path, never a name.
+    """A shipped name, or the path of a YAML file (see `is_path`).
 
     Raises RecipeError when there is no such file.
     """
     one = kind.removesuffix("s")
-    if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
+    if is_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise RecipeError(f"{name}: no such {one} file (looked in {path.resolve().parent})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections import Counter
 from pathlib import Path
 
 from distill.errors import DistillError
@@ -44,8 +45,8 @@ def not_installed(name: str) -> str:
 def _extra_of(name: str) -> str | None:
     """The extra of this toolkit that asks for a distribution: the smallest one, when several do."""
     requirements = importlib.metadata.requires(DISTRIBUTION) or [] if is_installed(DISTRIBUTION) else []
-    for requirement in requirements:
-        found = re.fullmatch(r"([A-Za-z0-9._-]+)[^;]*;.*extra == ['\"]([^'\"]+)['\"].*", requirement)
-        if found and found[1].lower().replace("_", "-") == name.lower().replace("_", "-"):
-            return found[2]
-    return None
+    pattern = re.compile(r"([A-Za-z0-9._-]+)[^;]*;.*extra == ['\"]([^'\"]+)['\"].*")
+    found = [match.groups() for requirement in requirements if (match := pattern.fullmatch(requirement))]
+    sizes = Counter(extra for _, extra in found)
+    holding = [extra for asked, extra in found if asked.lower().replace("_", "-") == name.lower().replace("_", "-")]
+    return min(holding, key=sizes.__getitem__, default=None)

@@ -16,6 +16,7 @@ from distill.engines import Engine, OnnxRuntime, graph_in
 from distill.errors import CheckpointError
 
 _AT_ONCE = 32
+_NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
 
 
 class Predictor:
@@ -58,7 +59,10 @@ def result_of(folder: Path) -> Path:
         if (folder / "recipe.yaml").is_file() and not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: a run that did not finish; name one of the folders in it")
         return folder
-    return folder / json.loads(report.read_text(encoding="utf-8"))["rows"][-1]["name"]
+    try:
+        return folder / json.loads(report.read_text(encoding="utf-8"))["rows"][-1]["name"]
+    except (ValueError, LookupError, TypeError):
+        raise CheckpointError(f"{report}: not a report of a run; name one of the folders beside it") from None
 
 
 def _engine(folder: Path) -> Engine:
@@ -77,7 +81,8 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
     told = folder / "tokenizer_config.json"
     words = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     limits = [anatomy.size(config, "positions"), words.get("model_max_length")]
-    tokenizer.enable_truncation(int(min(limit for limit in (*limits, 512) if limit is not None)))
+    known = [int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT]
+    tokenizer.enable_truncation(min(known, default=512))
     pad = words.get("pad_token") or "[PAD]"
     name = pad["content"] if isinstance(pad, dict) else pad
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(name) or 0, pad_token=name)

@@ -9,6 +9,7 @@ from typing import Any
 from distill import anatomy, card, checkpoint, packages
 from distill.data.loading import Splits, load
 from distill.errors import CheckpointError, DistillError, RecipeError
+from distill.library import is_path
 from distill.recipe import settings
 from distill.tasks import TASKS, TextClassification
 
@@ -24,6 +25,7 @@ class Plan:
     """
 
     recipe: settings.Recipe
+    beside: Path | None = None
     card: card.Card | None = None
     teacher_folder: Path | None = None
     student_folder: Path | None = None
@@ -47,15 +49,16 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
 
     `beside` is the recipe's folder. Without `fetch` nothing is downloaded: what lies on the Hub is left unchecked.
     """
-    plan = Plan(recipe)
+    plan = Plan(recipe, beside)
     _find_teacher(plan, fetch)
     _find_student(plan, fetch)
-    _read_data(plan, beside, fetch)
+    _read_data(plan, fetch)
+    _note_idle_words(plan)
     for check in (_check_head, _check_layers, _check_hidden_states, _check_length):
         try:
             check(plan)
         except DistillError as error:
-            plan.problems.append(str(error))
+            plan.problems += [str(error)] if str(error) not in plan.problems else []
     return plan
 
 
@@ -68,11 +71,11 @@ def _find_teacher(plan: Plan, fetch: bool) -> None:
         if choice.card is None:
             plan.teacher_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
         else:
-            plan.card = card.load_card(choice.card)
+            plan.card = card.load_card(_near(choice.card, plan) if is_path(choice.card) else choice.card)
             plan.teacher_folder = _locate_card(plan.card, choice.card, plan, fetch)
     except RecipeError as error:
         plan.problems += error.problems
-    except CheckpointError as error:
+    except DistillError as error:
         plan.problems.append(f"teacher: {error}")
     if plan.teacher_folder is not None:
         plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
@@ -100,10 +103,17 @@ def _locate_card(found: card.Card, name: str, plan: Plan, fetch: bool) -> Path |
 
 
 def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | None:
+    name = _near(name, plan)
     if not fetch and not checkpoint.looks_like_folder(name):
         plan.unchecked.append(f"{name}: a checkpoint on the Hub; a run fetches it")
         return None
     return checkpoint.locate(name, revision)
+
+
+def _near(name: str, plan: Plan) -> str:
+    """A relative path as it stands beside the recipe, when it is there; any other name as it is."""
+    near = plan.beside / name if plan.beside and not Path(name).is_absolute() else None
+    return str(near) if near is not None and near.exists() else name
 
 
 def _find_student(plan: Plan, fetch: bool) -> None:
@@ -116,7 +126,7 @@ def _find_student(plan: Plan, fetch: bool) -> None:
         plan.problems.append(f"student: {error}")
 
 
-def _read_data(plan: Plan, beside: Path | None, fetch: bool) -> None:
+def _read_data(plan: Plan, fetch: bool) -> None:
     recipe, source = plan.recipe, plan.recipe.data.source
     if source.package is not None and not packages.is_installed(source.package):
         plan.missing.append(f"data: {packages.not_installed(source.package)}")
@@ -126,7 +136,7 @@ def _read_data(plan: Plan, beside: Path | None, fetch: bool) -> None:
         return
     names = _head_names(plan)
     try:
-        plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=beside)
+        plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside)
     except DistillError as error:
         plan.problems.append(str(error))
 
@@ -191,14 +201,35 @@ def _misfit(config: Config, task: TextClassification) -> str | None:
     return None
 
 
+def _note_idle_words(plan: Plan) -> None:
+    """Settings that are allowed and do nothing in this recipe."""
+    student = plan.recipe.student
+    if "choose" in student.model_fields_set and not isinstance(student.layers, int) and student.choose != "even":
+        plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
+    is_number = plan.data is not None and plan.data.task.problem == "regression"
+    for position, step in enumerate(plan.recipe.steps):
+        if step.distill is None:
+            continue
+        logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
+        if logits is not None and logits.loss == "kl" and is_number:
+            plan.notes.append(
+                f"{where}: a number has no distribution, so logits are compared by mse, without temperature"
+            )
+        elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss != "kl"):
+            plan.notes.append(f"{where}.temperature does nothing here: no term compares logits by kl")
+
+
 def _check_layers(plan: Plan) -> None:
     student, config = plan.recipe.student, plan.teacher_config
     if student.layers is None or config is None:
         return
-    anatomy.family_of(config)
+    family = anatomy.family_of(config)
     if reason := anatomy.refuse(config, "layers"):
         raise CheckpointError(f"student.layers: {reason}")
-    anatomy.choose_layers(student.layers, student.choose, anatomy.size(config, "layers"))
+    there = anatomy.size(config, "layers")
+    if there is None:
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {family.config['layers']}")
+    anatomy.choose_layers(student.layers, student.choose, there)
 
 
 def _check_hidden_states(plan: Plan) -> None:

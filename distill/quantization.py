@@ -29,7 +29,8 @@ _INT8_OPERATORS = ["MatMul", "Gemm", "Gather"]
 def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, folder: Path) -> Path:
     """Writes a folder with the fp32 graph, the int8 graph, config, tokenizer and `parity.json`.
 
-    Weights become int8 with a scale a channel, the embedding table included; activations are scaled as they come.
+    Weights become int8 with a scale a channel, embedding tables 8 bits with one scale each; activations are scaled as
+    they come.
     What torch, the fp32 graph and the int8 graph answer is compared on validation rows. Raises MachineError when the
     fp32 graph doesn't say what torch says.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,9 +31,8 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 
 def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """What of a batch a model takes. Token types are left out for models that know only one or none at all."""
-    accepted = inspect.signature(model.forward).parameters
     names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1:
+    if "token_type_ids" in _accepted(type(model)) and getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
     return {name: batch[name] for name in names if name in batch}
 
@@ -41,3 +41,9 @@ def read(model: Any, batch: dict[str, Tensor], layers: Sequence[int] = ()) -> Si
     """Runs a model on a batch and keeps what was asked for."""
     output = model(**inputs_for(model, batch), output_hidden_states=bool(layers))
     return Signals(output.logits, {layer: output.hidden_states[layer] for layer in layers})
+
+
+@functools.cache
+def _accepted(model: type) -> frozenset[str]:
+    """The arguments of a model class; looking them up anew would cost more than a tiny model's layer."""
+    return frozenset(inspect.signature(model.forward).parameters)

@@ -53,10 +53,10 @@ def load(name: str, task: TextClassification | None = None, *, new_head: bool = 
 
 
 class Live:
-    """A frozen model that runs on every batch it is asked about."""
+    """A model that runs, without gradients, on every batch it is asked about."""
 
     def __init__(self, teacher: Checkpoint, layers: Sequence[int], dtype: torch.dtype) -> None:
-        self.model, self.layers, self.dtype = teacher.model.eval().requires_grad_(False), layers, dtype
+        self.model, self.layers, self.dtype = teacher.model.eval(), layers, dtype
 
     @torch.no_grad()
     def signals(self, batch: dict[str, Tensor]) -> Signals:

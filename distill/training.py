@@ -97,6 +97,7 @@ def fit(
         start = time.perf_counter()
         with _dropout(objective.student, words.dropout):
             trainer.train()
+        objective.eval()
         record.seconds = time.perf_counter() - start
     record.samples_per_second = trainer.seen / record.seconds
     best = max(record.epochs, key=lambda epoch: epoch["score"])
@@ -238,6 +239,7 @@ class _Trainer(transformers.Trainer):
         self.summed = 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        self.model.eval()  # no dropout in what is scored; the next step turns it on again
         metrics = {"eval_score": self.validate()}
         self.record.epochs.append({"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]})
         self._warn_of_negligible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,13 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
     if data.separator is not None:
         values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
     for position, value in enumerate(values):
-        if value is None or value == "":
+        parts = value if isinstance(value, list) else [value]
+        if None in parts or value == "":
             raise DataError(f"data.label: row {position} of {split} has no label in column '{data.label}'")
+        if any(isinstance(part, dict | list) for part in parts):
+            raise DataError(
+                f"data.label: row {position} of {split} holds {value!r} in column '{data.label}', not labels"
+            )
     return values
 
 
@@ -55,11 +61,12 @@ def _named(rows: Dataset, column: str) -> list[Any]:
     values = list(rows[column])
     if names is None:
         return values
-    if any(value == -1 for value in values):
+    if any(-1 in (value if isinstance(value, list) else [value]) for value in values):
         raise DataError(
             f"data.label: column '{column}' holds −1, which marks rows without a label; choose another split"
         )
-    return [[names[v] for v in value] if isinstance(value, list) else names[value] for value in values]
+    name_of = {None: None, **dict(enumerate(names))}
+    return [[name_of[v] for v in value] if isinstance(value, list) else name_of[value] for value in values]
 
 
 def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Problem:
@@ -91,6 +98,8 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
     if isinstance(data.label, list):
         return list(data.label)
     names = [str(value) for value in sorted(found, key=lambda v: (isinstance(v, str), v))]
+    if not names:
+        raise DataError(f"data.label: no row of the training split has a label in column '{data.label}'")
     if problem == "single_label_classification" and len(names) < 2:
         raise DataError(
             f"data.label: the training split has one class only ({', '.join(names) or 'none'}); it takes two"
@@ -105,7 +114,7 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     """
     if problem == "regression":
         for position, value in enumerate(values):
-            if not isinstance(value, Number) or isinstance(value, bool) or value != value:
+            if not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value):
                 raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
         return [float(value) for value in values]
     table = {

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from distill.data import labels as labelling
 from distill.data import overlap, sources, splitting
 from distill.data.encoding import Encoded, Rows, encode
@@ -174,20 +176,29 @@ def _require_enough(splits: dict[str, Rows], task: TextClassification) -> None:
 def _balance(splits: dict[str, Rows], task: TextClassification) -> list[str]:
     """What a user should know of the classes: many rows against few, and classes that a split lacks."""
     notes = [", ".join(f"{len(splits[name])} {name}" for name in NAMES) + f" rows; labels: {_short(task.labels)}"]
-    if task.problem != "single_label_classification":
+    if task.problem == "regression":
         return notes
-    counts = Counter(splits["train"].labels)
-    (most, many), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
-    if many >= 3 * few:
+    many_labels = task.problem == "multi_label_classification"
+    given = {name: _counts(splits[name], len(task.labels), many_labels) for name in NAMES}
+    counts = given["train"]
+    most, least = counts.argmax(), counts.argmin()
+    if counts[most] >= 3 * counts[least]:
         notes.append(
-            f"classes are imbalanced: {many} training rows of {task.labels[most]}, {few} of {task.labels[least]}; "
-            "read macro_f1 and the worst class beside the accuracy"
+            f"classes are imbalanced: {counts[most]} training rows of {task.labels[most]}, {counts[least]} of "
+            f"{task.labels[least]}; read macro_f1 and the worst class beside the {task.metric}"
         )
     for name in NAMES:
-        absent = [label for i, label in enumerate(task.labels) if i not in set(splits[name].labels)]
+        absent = [label for label, count in zip(task.labels, given[name], strict=True) if not count]
         if absent:
             notes.append(f"{name} holds no row of: {_short(absent)}")
     return notes
+
+
+def _counts(rows: Rows, classes: int, many_labels: bool) -> np.ndarray:
+    """Rows of each class."""
+    if many_labels:
+        return np.asarray(rows.labels).sum(0).astype(int)
+    return np.bincount(rows.labels, minlength=classes)
 
 
 def _short(labels: Sequence[str]) -> str:

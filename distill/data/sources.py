@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,14 +65,30 @@ def _from_path(path: Path, encodings: Sequence[str]) -> Dataset:
         return _from_folder(path, encodings)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class)")
+    encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
+    try:
+        return _from_file(path, encoding)
+    except Exception as error:  # the library wraps every reader's own errors
+        wrong = f"can't be read as {path.suffix[1:]}: {_root_cause(error)}"
+        raise DataError(f"{path}: {'holds no rows' if _is_empty(path, encoding) else wrong}") from error
+
+
+def _encoding_of(path: Path, encodings: Sequence[str]) -> str:
+    """The first encoding that the whole file fits. Not left to the readers: some let wrong bytes through."""
     for encoding in encodings:
-        try:
-            return _from_file(path, encoding)
-        except Exception as error:  # the library wraps every reader's own errors
-            cause = _root_cause(error)
-            if not isinstance(cause, UnicodeError):
-                raise DataError(f"{path}: can't be read as {path.suffix[1:]}: {str(cause) or 'it is empty'}") from error
+        with contextlib.suppress(UnicodeError), path.open(encoding=encoding) as file:
+            while file.read(1 << 20):
+                pass
+            return encoding
     raise _wrong_encoding(path, encodings)
+
+
+def _is_empty(path: Path, encoding: str) -> bool:
+    """Whether a text file has nothing in it, or a header only."""
+    if path.suffix.lower() == ".parquet":
+        return False
+    with path.open(encoding=encoding, errors="replace") as file:
+        return sum(1 for line in itertools.islice(file, 1000) if line.strip()) <= (path.suffix in (".csv", ".tsv"))
 
 
 def _from_file(path: Path, encoding: str) -> Dataset:

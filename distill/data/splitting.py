@@ -10,6 +10,8 @@ import numpy as np
 
 def strata(labels: Sequence[object], problem: str) -> list[Hashable]:
     """What is kept in proportion: the class, the rarest of many labels, or the tenth of the range of a number."""
+    if len(labels) == 0:
+        return []
     if problem == "regression":
         edges = np.quantile(np.asarray(labels, dtype=float), np.linspace(0.1, 0.9, 9))
         return [int(place) for place in np.searchsorted(edges, np.asarray(labels, dtype=float))]

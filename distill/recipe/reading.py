@@ -20,18 +20,21 @@ from distill.recipe.settings import Recipe, Settings
 
 S = TypeVar("S", bound=Settings)
 _LARGEST_FILE = 1 << 20
+_MOST_NODES = 100_000  # aliases can make a few lines hold more than memory does
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe file; each override is `dotted.path=value`, its value read as YAML.
 
     Raises RecipeError with every problem found.
     """
-    return load_settings(path, Recipe, overrides)
+    return load_settings(Path(path), Recipe, overrides)
 
 
 def load_settings(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     """Reads a YAML file into settings of the given kind. Raises RecipeError with every problem found."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file")
     if path.stat().st_size > _LARGEST_FILE:
         raise RecipeError(f"{path}: larger than 1 MiB; this is not a recipe or a card")
     try:
@@ -74,22 +77,28 @@ def _plain(value: Any) -> Any:
 def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     """The tree and, for each path in it, its line number."""
     try:
-        tree = YAML(typ="safe", pure=True).load(text)
         lines: dict[tuple[str, ...], int] = {}
         root = YAML(typ="safe", pure=True).compose(text)
         if root is not None:
             _number(root, (), lines)
+        tree = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"{where}{line}: not valid YAML: {error.problem}") from None
-    except (YAMLError, RecursionError, ValueError) as error:
+    except RecursionError:
+        raise RecipeError(
+            f"{where}: not valid YAML here: nested too deeply, or an alias inside its own anchor"
+        ) from None
+    except (YAMLError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     return tree, lines
 
 
 def _number(node: Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > _MOST_NODES:
+        raise ValueError(f"it holds more than {_MOST_NODES} values, its aliases written out")
     if isinstance(node, MappingNode):
         for key, value in node.value:
             lines[(*path, str(key.value))] = key.start_mark.line + 1
@@ -110,7 +119,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
+            if not part.isdecimal() or int(part) >= len(place):
                 held = f"0 to {len(place) - 1}" if place else "nothing"
                 raise RecipeError(f"--set {path}: '{part}' is not a place in the list (it holds {held})")
             key: Any = int(part)
@@ -124,6 +133,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             # A short form such as `logits: 0.7` or `card-name` makes way for the long form.
             short = place.get(key)
             place[key] = {} if short is None else {_LONG.get(key, "weight"): short}
+        elif isinstance(place, list) and isinstance(place[key], str):
+            place[key] = {place[key]: {}}  # a bare step such as `- quantize`
         place = place[key]
 
 

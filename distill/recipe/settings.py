@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+Metric = Literal["accuracy", "macro_f1", "micro_f1", "matthews", "spearman", "pearson"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Settings(BaseModel):
     """Frozen settings that refuse words they don't know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 def _short(key: str):
@@ -81,7 +82,7 @@ class Data(Settings):
     source: Annotated[Source, _short("path")] = Field(description="where the rows come from")
     text: str | list[str] = Field("text", description="the text column, or a list of two for pairs of texts")
     label: str | list[str] = Field("label", description="the label column, or a list of 0/1 columns for many labels")
-    separator: str | None = Field(None, description="splits one label column into many labels, such as '|'")
+    separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
     problem: Problem | None = Field(
         None, description="one label, many labels or a number a row; read off the label column when not said"
     )
@@ -160,6 +161,14 @@ class HiddenStatesTerm(Term):
         description="which teacher layer each student layer follows: even, last, a list of teacher layers (one a "
         "student layer) or {student layer: teacher layer}; layers count from 1, 0 is the embeddings",
     )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        """The keys of a map come as words: JSON has no others."""
+        if not isinstance(value, dict):
+            return value
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: layer for key, layer in value.items()}
 
 
 class Imitate(Settings):
@@ -282,7 +291,7 @@ class Student(Settings):
 
 # ----------------------------------------------------------------------------------------- expect and timing
 
-_BOUND = re.compile(r"\s*at (least|most)\s+([0-9.eE+-]+)\s*")
+_BOUND = re.compile(r"\s*at (least|most)\s+([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 
 
 class Bound(Settings):
@@ -300,9 +309,9 @@ class Bound(Settings):
 
 
 def _read_bound(value: Any) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, dict | Bound) or value is None:
         return value
-    found = _BOUND.fullmatch(value)
+    found = _BOUND.fullmatch(str(value))
     if found is None:
         raise ValueError(f"write 'at least 0.97' or 'at most 0.2', not {value!r}")
     return {"side": found[1], "value": float(found[2])}
@@ -349,7 +358,7 @@ class Recipe(Settings):
     """A teacher, a student, data, steps in order, and what is expected of the result."""
 
     task: Literal["text-classification"] = Field(description="what the checkpoint is for")
-    metric: str | None = Field(None, description="the score that decides; each task has its own when not said")
+    metric: Metric | None = Field(None, description="the score that decides; each kind of problem has its own")
     teacher: Annotated[Teacher, _short("card")] = Field(description="whom the student learns from")
     student: Student = Field(description="who learns")
     data: Data = Field(description="what both are trained and measured on")

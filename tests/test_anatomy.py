@@ -1,0 +1,140 @@
+"""Which layers are chosen and paired, and what a config's keys mean in each family."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import make_config
+
+from distill.anatomy import FAMILIES, choose_layers, family_of, layer_map, refuse, size
+from distill.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("layers", "choose", "of", "kept"),
+    [
+        (3, "even", 6, [2, 4, 6]),
+        (2, "even", 4, [2, 4]),
+        (6, "even", 12, [2, 4, 6, 8, 10, 12]),
+        (4, "even", 12, [3, 6, 9, 12]),
+        (1, "even", 5, [5]),
+        (5, "even", 5, [1, 2, 3, 4, 5]),
+        (3, "first", 6, [1, 2, 3]),
+        (3, "last", 6, [4, 5, 6]),
+        (6, "last", 6, [1, 2, 3, 4, 5, 6]),
+        ([1, 4, 6], "even", 6, [1, 4, 6]),
+    ],
+)
+def test_layers_are_chosen(layers, choose, of, kept):
+    assert choose_layers(layers, choose, of) == kept
+
+
+@pytest.mark.parametrize("of", range(1, 25))
+def test_even_layers_rise_are_distinct_and_end_with_the_last(of):
+    for layers in range(1, of + 1):
+        kept = choose_layers(layers, "even", of)
+        assert kept == sorted(set(kept)) and len(kept) == layers
+        assert kept[0] >= 1 and kept[-1] == of
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [(7, "asks for 7 layers, but the teacher has 6"), ([1, 8], "asks for layer 8, but the teacher has 6")],
+)
+def test_more_layers_than_there_are_is_an_error(layers, words):
+    with pytest.raises(CheckpointError, match=words):
+        choose_layers(layers, "even", 6)
+
+
+@pytest.mark.parametrize("layers", [0, -1, [], [0, 1], [2, 1], [1, 1]])
+def test_no_layers_and_layers_out_of_order_are_errors(layers):
+    with pytest.raises(CheckpointError, match=r"student\.layers"):
+        choose_layers(layers, "even", 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "student", "teacher", "pairs"),
+    [
+        ("even", 3, 6, [(1, 2), (2, 4), (3, 6)]),
+        ("even", 4, 4, [(1, 1), (2, 2), (3, 3), (4, 4)]),
+        ("even", 2, 6, [(1, 3), (2, 6)]),
+        ("even", 6, 3, [(1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]),
+        ("last", 2, 6, [(1, 5), (2, 6)]),
+        ("last", 4, 2, [(3, 1), (4, 2)]),
+        ([1, 6], 2, 6, [(1, 1), (2, 6)]),
+        ([0, 3], 2, 6, [(1, 0), (2, 3)]),
+        ({2: 6}, 2, 6, [(2, 6)]),
+        ({2: 6, 0: 0}, 2, 6, [(0, 0), (2, 6)]),
+    ],
+)
+def test_student_layers_are_paired_with_teacher_layers(asked, student, teacher, pairs):
+    assert layer_map(asked, student, teacher) == pairs
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ([1, 2, 3], "lists 3 teacher layers for a student of 2"),
+        ([1, 7], "student layer 2 with teacher layer 7, but they have 2 and 6 layers"),
+        ({3: 1}, "student layer 3 with teacher layer 1"),
+        ({1: -1}, "teacher layer -1"),
+        ({}, "pairs no layers"),
+    ],
+)
+def test_pairs_that_cannot_be_are_errors(asked, words):
+    with pytest.raises(CheckpointError, match=words):
+        layer_map(asked, 2, 6)
+
+
+def test_sizes_are_read_in_every_family(family):
+    config = make_config(family).to_dict()
+    assert size(config, "layers") == 4
+    assert size(config, "hidden_size") == 32
+
+
+@pytest.mark.parametrize(
+    ("family", "positions"),
+    [
+        ("bert", 64), ("distilbert", 64), ("electra", 64), ("albert", 64),
+        ("roberta", 62), ("xlm-roberta", 62), ("camembert", 62), ("mpnet", 62),
+    ],
+)  # fmt: skip
+def test_positions_that_no_token_takes_are_not_counted(family, positions):
+    assert size(make_config(family, pad_token_id=1).to_dict(), "positions") == positions
+
+
+@pytest.mark.parametrize(("padding", "positions"), [(0, 63), (1, 62), (5, 58)])
+def test_roberta_counts_positions_from_behind_its_padding_token(padding, positions):
+    assert size(make_config("roberta", pad_token_id=padding).to_dict(), "positions") == positions
+    assert size(make_config("mpnet", pad_token_id=padding).to_dict(), "positions") == 62
+
+
+def test_the_longest_text_a_size_allows_is_answered_and_one_token_more_is_not(family, tmp_path):
+    import torch
+    from conftest import load_tiny
+
+    model = load_tiny(tmp_path / family, family).model
+    longest = size(model.config.to_dict(), "positions")
+    with torch.inference_mode():
+        assert model(input_ids=torch.full((1, longest), 7)).logits.isfinite().all()
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, longest + 1), 7))
+
+
+def test_sizes_of_an_unknown_family_are_none_or_read_from_the_usual_keys():
+    assert size({"model_type": "unheard-of"}, "layers") is None
+    assert size({"model_type": "unheard-of", "num_hidden_layers": 3}, "layers") == 3
+    assert size({}, "positions") is None
+
+
+def test_albert_refuses_to_lose_layers_and_says_why():
+    assert "share one set of weights" in refuse({"model_type": "albert"}, "layers")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "albert"])
+def test_other_families_refuse_nothing(name):
+    assert refuse({"model_type": name}, "layers") is None
+
+
+def test_an_unknown_family_is_named_with_its_nearest():
+    with pytest.raises(CheckpointError, match=r"model type 'distillbert'.*distilbert"):
+        family_of({"model_type": "distillbert"})

@@ -1,0 +1,139 @@
+"""The shelf of recipes and cards, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import distill
+from distill import library
+from distill.errors import RecipeError
+
+PACKAGE = Path(distill.__file__).parent
+HEAVY = ("torch", "transformers", "onnxruntime", "accelerate")
+
+
+def test_the_names_on_the_shelf_are_the_files_on_it():
+    assert "quickstart" in library.names("recipes")
+    assert "minilm-l6" in library.names("teachers")
+    for kind in ("recipes", "teachers"):
+        assert library.names(kind) == sorted(library.names(kind))
+        assert {library.find(kind, name).parent for name in library.names(kind)} == {library.shelf(kind)}
+
+
+@pytest.mark.parametrize("kind", ["recipes", "teachers"])
+def test_every_shipped_file_says_what_it_is_for_in_its_first_line(kind):
+    for name in library.names(kind):
+        assert len(library.summary(library.find(kind, name))) > 20
+
+
+def test_a_file_without_a_comment_has_no_summary(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: text-classification  # not this\n")
+    assert library.summary(tmp_path / "mine.yaml") == ""
+
+
+@pytest.mark.parametrize("name", ["./quickstart.yaml", "quickstart.yaml", "quickstart.yml", "sub/quickstart"])
+def test_a_path_is_never_taken_for_a_shipped_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="no such recipe file"):
+        library.find("recipes", name)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    assert library.find("recipes", name).read_text() == "mine"
+
+
+def test_a_shipped_name_is_not_shadowed_by_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").write_text("mine")
+    assert library.find("recipes", "quickstart") == library.shelf("recipes") / "quickstart.yaml"
+
+
+def test_an_unknown_name_gets_the_nearest_one_the_others_and_the_way_to_a_file():
+    with pytest.raises(RecipeError) as caught:
+        library.find("recipes", "quikstart")
+    assert str(caught.value).startswith("quikstart: no recipe of this name is shipped; did you mean 'quickstart'?")
+    assert "./quikstart.yaml" in str(caught.value)
+    with pytest.raises(RecipeError, match="no teacher of this name is shipped; did you mean 'minilm-l6'"):
+        library.find("teachers", "minilm-l12")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "folder.yaml"])
+def test_what_is_no_file_is_no_recipe(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(RecipeError):
+        library.find("recipes", name)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("epoch", "; did you mean 'epochs'?"), ("epochs", "; did you mean 'epochs'?"), ("zzz", "")]
+)
+def test_the_nearest_word_is_told_when_it_is_near(word, expected):
+    assert library.nearest(word, ["epochs", "warmup"]) == expected
+    assert library.nearest(word, []) == ""
+
+
+def module_level_imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """The package's modules that a module imports whenever it is imported, and not for types alone."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If):
+            typing_only = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            waiting += node.orelse if typing_only else [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            waiting += [*node.body, *node.orelse, *node.finalbody, *(stmt for h in node.handlers for stmt in h.body)]
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(known)
+            found |= inner | ({node.module} if len(inner) < len(node.names) else set())
+    return found & set(known)
+
+
+def test_imports_only_point_up():
+    """No cycles among modules; `distill` itself is lazy and so stands above all."""
+    known = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ("distill", *path.relative_to(PACKAGE).with_suffix("").parts)
+        known[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {name: module_level_imports(path, known) for name, path in known.items()}
+    assert len(graph) > 20
+    assert sum(map(len, graph.values())) > 40
+    assert graph["distill"] == graph["distill.cli"] == set()
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the cycle
+    assert order.index("distill.errors") < order.index("distill.recipe.settings") < order.index("distill.pipeline")
+
+
+def heavy_modules_after(code: str) -> list[str]:
+    script = f"import sys\n{code}\nprint('loaded', *(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["show", "quickstart"], ["run", "--help"]], ids=" ".join)
+def test_the_command_line_answers_without_heavy_imports(arguments):
+    code = f"from distill.cli import main\nmain({arguments!r}, standalone_mode=False)"
+    assert heavy_modules_after(code) == []
+
+
+def test_check_needs_no_torch(recipe_file):
+    code = f"from distill.cli import main\nmain(['check', {str(recipe_file())!r}], standalone_mode=False)"
+    assert "torch" not in heavy_modules_after(code)
+
+
+def test_the_package_is_lazy_and_its_names_are_all_there():
+    assert heavy_modules_after("import distill\ndir(distill)") == []
+    assert sorted(distill.__all__) == sorted(dir(distill))
+    assert all(getattr(distill, name) is not None for name in distill.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'prune_all'"):
+        _ = distill.prune_all

@@ -1,0 +1,164 @@
+"""Every loss against numbers worked out without torch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from distill import losses
+from distill.losses import LOSSES
+
+SOFT = ("kl", "binary_kl")
+STATES = ("mse", "cosine")
+RNG = np.random.default_rng(0)
+STUDENT, TEACHER = RNG.normal(size=(2, 5, 4))
+MINE, THEIRS = RNG.normal(size=(2, 3, 6, 8))
+MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def by_numpy(name: str, student: np.ndarray, teacher: np.ndarray, t: float = 1.0) -> float:
+    """The loss from its textbook formula, in float64."""
+    if name == "kl":
+        p, q = softmax(teacher / t), softmax(student / t)
+        return t**2 * float(np.mean(np.sum(p * np.log(p / q), -1)))
+    if name == "binary_kl":
+        p, q = sigmoid(teacher / t), sigmoid(student / t)
+        return t**2 * float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
+    if name == "mse":
+        return float(np.mean((student - teacher) ** 2))
+    product = np.linalg.norm(student, axis=-1) * np.linalg.norm(teacher, axis=-1)
+    return float(np.mean(1 - np.sum(student * teacher, -1) / product))
+
+
+def tensor(array: object) -> torch.Tensor:
+    return torch.tensor(array)
+
+
+def test_kl_is_the_number_worked_out_by_hand():
+    # T = 2 turns the teacher's logits (2 ln 3, 0) into (ln 3, 0), so p = (3/4, 1/4); the student's are q = (1/2, 1/2).
+    # KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.304099 - 0.173287 = 0.130812, and times T² = 4: 0.523248.
+    student, teacher = tensor([[0.0, 0.0]]), tensor([[2 * math.log(3), 0.0]])
+    assert losses.kl(student, teacher, temperature=2.0).item() == pytest.approx(0.523248, abs=1e-6)
+
+
+def test_binary_kl_is_the_number_worked_out_by_hand():
+    # T = 2: sigmoid(2 ln 3 / 2) = 3/4 against 1/2 is 0.130812 as above; the second label agrees, so it adds nothing.
+    # Mean over both labels 0.065406, and times T² = 4: 0.261624.
+    student, teacher = tensor([[0.0, 1.0]]), tensor([[2 * math.log(3), 1.0]])
+    assert losses.binary_kl(student, teacher, temperature=2.0).item() == pytest.approx(0.261624, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("name", SOFT)
+def test_softened_losses_follow_their_formula(name, temperature):
+    found = LOSSES[name](tensor(STUDENT), tensor(TEACHER), temperature).item()
+    assert found == pytest.approx(by_numpy(name, STUDENT, TEACHER, temperature), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_losses_of_states_follow_their_formula_with_and_without_a_mask(name):
+    assert LOSSES[name](tensor(MINE), tensor(THEIRS)).item() == pytest.approx(by_numpy(name, MINE, THEIRS), rel=1e-5)
+    kept = MASK.astype(bool)
+    found = LOSSES[name](tensor(MINE), tensor(THEIRS), tensor(MASK)).item()
+    assert found == pytest.approx(by_numpy(name, MINE[kept], THEIRS[kept]), rel=1e-5)
+
+
+def test_cosine_of_opposite_orthogonal_and_equal_directions():
+    one = tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
+    other = tensor([[[-3.0, 0.0], [0.0, 5.0], [7.0, 0.0]]])
+    assert losses.cosine(one, other).item() == pytest.approx((2 + 1 + 0) / 3)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_padding_never_changes_the_value_nor_gets_a_gradient(name):
+    found = []
+    for padding in (0.0, 1e4):
+        mine, theirs = tensor(MINE).float(), tensor(THEIRS).float()
+        mine[tensor(MASK) == 0], theirs[tensor(MASK) == 0] = padding, -padding
+        mine.requires_grad_()
+        loss = LOSSES[name](mine, theirs, tensor(MASK))
+        loss.backward()
+        assert not mine.grad[tensor(MASK) == 0].any()
+        found.append(loss.item())
+    longer = [torch.nn.functional.pad(tensor(x).float(), (0, 0, 0, 5), value=9.0) for x in (MINE, THEIRS)]
+    found.append(LOSSES[name](*longer, torch.nn.functional.pad(tensor(MASK), (0, 5))).item())
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_mask_that_keeps_nothing_gives_zero_and_not_nan(name):
+    assert LOSSES[name](tensor(MINE), tensor(THEIRS), tensor(np.zeros_like(MASK))).item() == 0
+
+
+def test_cross_entropy_leaves_out_minus_100():
+    # -log softmax of the true class: of (0, 0) it is ln 2; of (ln 3, 0) with class 0 it is ln(4/3).
+    logits = tensor([[0.0, 0.0], [5.0, -5.0], [math.log(3), 0.0]])
+    expected = (math.log(2) + math.log(4 / 3)) / 2
+    assert losses.cross_entropy(logits, tensor([1, -100, 0])).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_binary_cross_entropy_is_the_mean_over_examples_and_labels():
+    # sigmoid(0) = 1/2 costs ln 2 either way; sigmoid(ln 3) = 3/4 costs ln(4/3) when given and ln 4 when not.
+    logits = tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    expected = (2 * math.log(2) + math.log(4 / 3) + math.log(4)) / 4
+    assert losses.binary_cross_entropy(logits, tensor([[0, 1], [1, 0]])).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [*SOFT, *STATES])
+def test_a_loss_of_something_to_itself_is_zero(name):
+    assert LOSSES[name](tensor(MINE), tensor(MINE)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [*SOFT, *STATES])
+def test_a_loss_of_different_things_is_positive(name):
+    assert LOSSES[name](tensor(STUDENT), tensor(TEACHER)).item() > 0.01
+
+
+@pytest.mark.parametrize("temperature", [50.0, 100.0])
+def test_at_a_high_temperature_the_gradient_of_kl_is_that_of_matching_logits(temperature):
+    # Hinton et al. 2015, equation 4: (student - teacher) / classes for logits of zero mean, whatever the temperature.
+    student, teacher = (tensor(x - x.mean(-1, keepdims=True)) for x in (STUDENT, TEACHER))
+    student.requires_grad_()
+    losses.kl(student, teacher, temperature).backward()
+    expected = (student - teacher).detach() / student.shape[1] / student.shape[0]
+    assert torch.allclose(student.grad, expected, rtol=0.1, atol=2e-3)
+
+
+def test_at_a_high_temperature_the_gradient_of_binary_kl_is_that_of_matching_logits():
+    student = tensor(STUDENT).requires_grad_()
+    losses.binary_kl(student, tensor(TEACHER), 100.0).backward()
+    expected = (STUDENT - TEACHER) / 4 / STUDENT.size  # sigmoid's slope at 0 is 1/4
+    assert torch.allclose(student.grad, tensor(expected), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_bfloat16_is_computed_in_float32(name):
+    student = tensor(STUDENT).bfloat16()
+    other = {
+        "cross_entropy": tensor([0, 1, 2, 3, -100]),
+        "binary_cross_entropy": tensor((TEACHER > 0).astype(float)),
+    }.get(name, tensor(TEACHER).bfloat16())
+    found = LOSSES[name](student, other)
+    exact = LOSSES[name](student.float(), other.float() if other.dtype == torch.bfloat16 else other)
+    assert found.dtype == torch.float32
+    assert found.item() == exact.item()
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_extreme_logits_stay_finite(name):
+    student = tensor([[1e4, -1e4], [-300.0, 300.0]]).requires_grad_()
+    loss = LOSSES[name](student, tensor([[-1e4, 1e4], [300.0, -300.0]]), 1.0)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(student.grad).all()

@@ -1,0 +1,166 @@
+"""Whole runs on a tiny teacher, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import LABELS, save_tiny
+from transformers import AutoModelForSequenceClassification
+
+from distill.cli import main
+
+LEARN = {"distill": {"imitate": {"logits": 1.0}, "epochs": 1}}
+
+
+def run(recipe: Path, folder: Path, *more: str) -> Result:
+    return CliRunner().invoke(main, ["run", str(recipe), "--output", str(folder), *more])
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_recipe_runs_from_teacher_to_int8_and_its_result_answers(recipe_file, tmp_path):
+    folder = tmp_path / "run"
+    done = run(recipe_file(), folder)
+    assert done.exit_code == 0, done.output
+    report = told(folder)
+    assert [row["name"] for row in report["rows"]] == ["teacher", "teacher", "1-distill", "2-quantize", "2-quantize"]
+    assert [row["format"] for row in report["rows"]][-2:] == ["onnx-fp32", "onnx-int8"]
+    assert all(row["latency"][0]["p50_ms"] > 0 for row in report["rows"])
+    assert all(row["memory_mb"] > 10 for row in report["rows"])
+    assert report["rows"][-1]["bytes"] < report["rows"][0]["bytes"]
+    assert (folder / "report.md").is_file() and (folder / "recipe.yaml").is_file()
+    answered = CliRunner().invoke(main, ["predict", str(folder), "the coach and the team win the cup"])
+    assert answered.exit_code == 0, answered.output
+    assert answered.output.split()[0] in LABELS
+
+
+def test_steps_follow_each_other_and_each_leaves_a_checkpoint(recipe_file, tmp_path, without_memory):
+    steps = [LEARN, {"finetune": {"epochs": 2, "learning_rate": 1e-3}}]
+    done = run(recipe_file(steps=steps), tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    report = told(tmp_path / "run")
+    assert [row["name"] for row in report["rows"]] == ["teacher", "1-distill", "2-finetune"]
+    assert [log["step"] for log in report["training"]] == ["teacher", "1-distill", "2-finetune"]
+    assert list(report["training"][2]["records"][0]["terms"]) == ["labels"]
+    for name, layers in (("teacher", 4), ("1-distill", 2), ("2-finetune", 2)):
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / name)
+        assert model.config.num_hidden_layers == layers
+        assert [model.config.id2label[i] for i in range(3)] == list(LABELS)
+    assert report["parity"] is None
+
+
+def test_a_teacher_with_a_head_needs_no_finetune(recipe_file, tmp_path, headed, without_memory):
+    done = run(recipe_file(teacher={"checkpoint": str(headed)}, steps=[LEARN]), tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert [log["step"] for log in told(tmp_path / "run")["training"]] == ["1-distill"]
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_the_student_may_be_a_checkpoint_of_its_own(recipe_file, tmp_path, without_memory):
+    own = save_tiny(tmp_path / "own", "distilbert", n_layers=1)
+    done = run(recipe_file(student={"checkpoint": str(own)}, steps=[LEARN]), tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "run" / "1-distill" / "config.json").read_text())
+    assert (config["model_type"], config["n_layers"]) == ("distilbert", 1)
+    assert config["id2label"] == {str(i): name for i, name in enumerate(LABELS)}
+
+
+def test_the_student_may_be_a_config_with_random_weights(recipe_file, tmp_path, without_memory):
+    config = {"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    config |= {"intermediate_size": 16}
+    imitate = {"logits": 1.0, "hidden_states": 0.5}  # of another width, through a projection
+    steps = [{"distill": {"imitate": imitate, "epochs": 1}}]
+    done = run(recipe_file(student={"config": config}, steps=steps), tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    report = told(tmp_path / "run")
+    assert report["rows"][1]["params"] < report["rows"][0]["params"]
+    assert list(report["training"][1]["records"][0]["terms"]) == ["logits", "hidden_states"]
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "1-distill").config.hidden_size == 16
+
+
+def test_an_expectation_that_is_missed_is_named_and_exits_with_1(recipe_file, tmp_path, without_memory):
+    expect = {"size": "at most 0.01", "parameters": "at most 1"}
+    done = run(recipe_file(steps=[LEARN], expect=expect), tmp_path / "run")
+    assert done.exit_code == 1, done.output
+    assert "size: at most 0.01" in done.output and "MISSED" in done.output
+    judged = {line["word"]: line["met"] for line in told(tmp_path / "run")["expect"]}
+    assert judged == {"size": False, "parameters": True}
+    assert (tmp_path / "run" / "1-distill" / "model.safetensors").is_file()
+
+
+def test_an_expectation_that_is_met_exits_with_0(recipe_file, tmp_path, without_memory):
+    done = run(
+        recipe_file(steps=[LEARN], expect={"parameters": "at most 0.9", "score": "at least 0"}), tmp_path / "run"
+    )
+    assert done.exit_code == 0, done.output
+    assert "MISSED" not in done.output
+
+
+def test_a_folder_that_holds_something_is_refused_with_2_and_left_alone(recipe_file, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("precious")
+    done = run(recipe_file(), folder)
+    assert done.exit_code == 2
+    assert "already there and not empty" in done.output
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_is_taken(recipe_file, tmp_path, without_memory):
+    (tmp_path / "run").mkdir()
+    assert run(recipe_file(steps=[LEARN]), tmp_path / "run", "--smoke").exit_code == 0
+
+
+def test_a_smoke_run_does_everything_on_a_sliver_and_judges_nothing(recipe_file, tmp_path, without_memory):
+    steps = [{"distill": {"imitate": {"logits": 1.0}, "epochs": 50}}]
+    recipe = recipe_file(steps=steps, expect={"size": "at most 0.0001"}, timing={"batch": [1, 8], "rounds": 50})
+    done = run(recipe, tmp_path / "run", "--smoke")
+    assert done.exit_code == 0, done.output
+    assert "a smoke run" in done.output
+    report = told(tmp_path / "run")
+    assert report["smoke"] and report["expect"] == []
+    assert all(log["records"][-1]["step"] <= 4 for log in report["training"])
+    assert [(cell["batch"], cell["rounds"]) for cell in report["rows"][0]["latency"]] == [(1, 3)]
+    assert "smoke run" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_same_recipe_gives_the_same_weights_and_scores_twice(recipe_file, tmp_path, without_memory):
+    recipe = recipe_file(steps=[LEARN], student={"layers": 1})
+    for name in ("one", "two"):
+        assert run(recipe, tmp_path / name).exit_code == 0
+    for step in ("teacher", "1-distill"):
+        one, two = ((tmp_path / name / step / "model.safetensors").read_bytes() for name in ("one", "two"))
+        assert one == two
+    scores = [
+        [(row["score"], row["interval"], row["p_value"]) for row in told(tmp_path / name)["rows"]]
+        for name in ("one", "two")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_the_recipe_as_run_is_kept_and_can_be_run_again(recipe_file, tmp_path, without_memory):
+    assert run(recipe_file(steps=[LEARN]), tmp_path / "run", "--set", "seed=3").exit_code == 0
+    again = run(tmp_path / "run" / "recipe.yaml", tmp_path / "again", "--smoke")
+    assert again.exit_code == 0, again.output
+    assert told(tmp_path / "run")["seed"] == told(tmp_path / "again")["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"student": {"layers": 9}}, "the teacher has 4 layers"),
+        ({"student": {"config": {"model_type": "bertt"}}, "steps": [LEARN]}, "did you mean 'bert'"),
+        ({"data": {"source": "nowhere.csv"}}, "nowhere.csv"),
+        ({"teacher": {"checkpoint": "./nowhere"}}, "nowhere"),
+    ],
+)
+def test_what_cannot_work_is_told_with_2_before_anything_is_trained(recipe_file, tmp_path, sections, words):
+    done = run(recipe_file(**sections), tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert not (tmp_path / "run" / "teacher").exists()
