@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill import anatomy
 from distill.errors import CheckpointError, MachineError
 from distill.tasks import TextClassification
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from distill.data import Encoded, Splits
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -37,6 +40,10 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
+    def __post_init__(self) -> None:
+        """A config names the class it belongs to, whatever class it was read from."""
+        self.model.config.architectures = [type(self.model).__name__]
+
     @property
     def labels(self) -> list[str]:
         """Names of the head's labels, in the order of its logits."""
@@ -46,6 +53,10 @@ class Checkpoint:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def encode(self, data: Splits, split: str) -> Encoded:
+        """A split in this checkpoint's own tokens, cut to the positions that it has."""
+        return data.encode(split, self.tokenizer, anatomy.size(self.model.config.to_dict(), "positions"))
 
     def copy(self) -> Checkpoint:
         """The same weights in memory of their own."""
@@ -59,22 +70,25 @@ class Checkpoint:
         return folder
 
 
-def load(folder: Path, task: TextClassification | None = None, *, new_head: bool = False) -> Checkpoint:
+def load(folder: Path, task: TextClassification | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
     """A checkpoint folder as a model with its tokenizer, in float32 where accelerate places it.
 
     With a task the config's labels become the task's; `new_head` starts its head from random weights (what fine-tuning
-    trains). Raises CheckpointError when the weights don't fill the model.
+    trains), the same ones for the same seed. Raises CheckpointError when the weights don't fill the model.
     """
+    import torch
     import transformers
     from accelerate import PartialState
 
     config, auto_class = _config_for(folder, task), task.auto_class if task else TextClassification.auto_class
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model, report = getattr(transformers, auto_class).from_pretrained(
-            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
-            ignore_mismatched_sizes=new_head, output_loading_info=True,
-        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model, report = getattr(transformers, auto_class).from_pretrained(
+                folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
+                ignore_mismatched_sizes=new_head, output_loading_info=True,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

@@ -293,7 +293,7 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_ledger(ledger: Ledger, title: str) -> None:
-    """The ledger as two narrow tables: what was kept, and what was gained."""
+    """The ledger as narrow tables: what was kept, what became smaller, what became faster."""
     from rich.console import Console
     from rich.table import Table
 
@@ -301,11 +301,11 @@ def _print_ledger(ledger: Ledger, title: str) -> None:
 
     head, body = ledger.cells()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    for name, columns in (("kept", range(1, 6)), ("gained", range(6, len(head)))):
-        table = Table(title=f"{title}: what was {name}", title_justify="left", header_style="bold")
+    for name, columns in ledger.groups():
+        table = Table(title=f"{title}: {name}", title_justify="left", header_style="bold")
         table.add_column("checkpoint", no_wrap=True)
         for column in columns:
-            table.add_column(head[column], justify="right")
+            table.add_column(head[column], justify="right", no_wrap=True)
         for row in body:
             table.add_row(row[0], *(row[column] for column in columns))
         console.print(table)

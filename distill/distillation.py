@@ -62,7 +62,7 @@ def distill(
             f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
             "give the teacher a `finetune`"
         )
-    mine, theirs = encoded_for(student, data, "train"), encoded_for(teacher, data, "train")
+    mine, theirs = student.encode(data, "train"), teacher.encode(data, "train")
     if pairs and not _same_tokens(mine, theirs):
         raise CheckpointError(
             "imitate.hidden_states: student and teacher cut texts into different tokens, so their hidden states can't "
@@ -156,11 +156,6 @@ def layer_pairs(
     return anatomy.layer_map(asked.layers, *counts)
 
 
-def encoded_for(checkpoint: Checkpoint, data: Splits, split: str) -> Encoded:
-    """A split in a checkpoint's own tokens, cut to the positions it has."""
-    return data.encode(split, checkpoint.tokenizer, anatomy.size(checkpoint.model.config.to_dict(), "positions"))
-
-
 def _same_tokens(one: Encoded, other: Encoded) -> bool:
     return one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())
 
@@ -169,7 +164,7 @@ def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
     title: str, log: list[TrainingLog] | None,
 ) -> Checkpoint:  # fmt: skip
-    model, task, held = checkpoint.model, data.task, encoded_for(checkpoint, data, "validation")
+    model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
     engine = Torch(model, choose_dtype(words.dtype))
 
     def validate() -> float:
@@ -177,7 +172,7 @@ def _train(
         return task.score(task.predictions(logits, task.choose_threshold(logits, held.labels)), held.labels)
 
     record = fit(
-        objective, encoded_for(checkpoint, data, "train"), words, validate=validate,
+        objective, checkpoint.encode(data, "train"), words, validate=validate,
         answer=source.signals if source else None, seed=data.seed, title=title,
     )  # fmt: skip
     if log is not None:
@@ -191,6 +186,6 @@ def _train(
 def set_threshold(checkpoint: Checkpoint, data: Splits) -> None:
     """Chooses, on validation, the probability from which one of many labels counts as given; kept in the config."""
     if data.task.problem == "multi_label_classification":
-        held = encoded_for(checkpoint, data, "validation")
+        held = checkpoint.encode(data, "validation")
         logits = answer_all(Torch(checkpoint.model), held)
         checkpoint.model.config.threshold = data.task.choose_threshold(logits, held.labels)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from distill import anatomy
-from distill.checkpoint import Checkpoint
-from distill.data import Batch
-from distill.engines import OnnxRuntime
+from distill.checkpoint import Checkpoint, atomic_folder
+from distill.data import Batch, Encoded, Splits, collate
+from distill.engines import GRAPHS, OnnxRuntime
 from distill.errors import MachineError
 from distill.signals import inputs_for, read, tensors
 
@@ -79,6 +79,25 @@ def export(checkpoint: Checkpoint, path: Path) -> Path:
     for thing in (graph, *graph.inputs, *graph.initializers.values(), *graph.all_nodes(), *made):
         thing.metadata_props.clear()  # the exporter's own stack traces, half a megabyte of them
     program.save(path)
+    return path
+
+
+def as_graph(checkpoint: Checkpoint, *, data: Splits, folder: Path) -> Path:
+    """Writes a folder with a checkpoint's fp32 graph only: what it answers on ONNX Runtime without compression.
+
+    Raises MachineError when the graph doesn't say what torch says.
+    """
+    with atomic_folder(Path(folder)) as unfinished:
+        write_graph(checkpoint, unfinished, checkpoint.encode(data, "validation"))
+    return Path(folder)
+
+
+def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
+    """A checkpoint's fp32 graph with the config and tokenizer that an engine needs beside it, parity checked."""
+    checkpoint.model.config.save_pretrained(folder)
+    checkpoint.tokenizer.save_pretrained(folder)
+    path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
+    check_parity(checkpoint, path, collate(held, list(range(min(8, len(held))))))
     return path
 
 

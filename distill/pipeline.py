@@ -15,7 +15,7 @@ from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student
 from distill.checkpoint import Checkpoint
 from distill.errors import RecipeError
-from distill.evaluation import Quality, Subject, make_ledger, score, subjects_in
+from distill.evaluation import Quality, Subject, add_teacher_graph, make_ledger, score, subjects_in
 from distill.recipe import settings, to_yaml
 from distill.report import Report
 from distill.training import TrainingLog
@@ -75,12 +75,11 @@ def run(
     plan = preflight.prepare(recipe, beside).require()
     for note in plan.notes + plan.data.notes:
         log.info("%s", note)
-    with checkpoints.machine_errors(f"writing {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_text(folder / "recipe.yaml", to_yaml(recipe))
     transformers.set_seed(recipe.seed)
-    going = _Run(plan, folder)
-    teacher, pupil = _teacher_and_student(going)
+    teacher, pupil = _load(plan)
+    going = _begin(plan, folder)
+    teacher = _ready_teacher(going, teacher)
+    pupil = pupil or student.make(recipe.student, teacher, plan.data.task, seed=recipe.seed)
     for position, step in enumerate(recipe.steps, start=1):
         pupil = _carry_out(going, f"{position}-{step.kind}", step, pupil, teacher)
     report = _measure(going, name, judged=not smoke)
@@ -117,25 +116,35 @@ def _require_free(folder: Path) -> None:
         raise RecipeError(f"--output {folder}: already there and not empty; name another folder or remove it")
 
 
-def _teacher_and_student(going: _Run) -> tuple[Checkpoint, Checkpoint]:
-    """Both, ready for the first step. A student that doesn't come out of the teacher is made before the teacher is
-    fine-tuned, so that what is wrong with it is known at once.
+def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
+    """The teacher, and the student unless it is cut out of the teacher: what is wrong with either is known at once,
+    with nothing written yet.
     """
-    plan, recipe = going.plan, going.plan.recipe
-    words, task = recipe.teacher.finetune, plan.data.task
-    teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head)
-    pupil = None
-    if recipe.student.layers is None:
-        pupil = student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
-    folder = plan.teacher_folder
-    if words is not None:
+    recipe, task = plan.recipe, plan.data.task
+    teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head, seed=recipe.seed)
+    if recipe.student.layers is not None:
+        return teacher, None
+    return teacher, student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
+
+
+def _begin(plan: preflight.Plan, folder: Path) -> _Run:
+    with checkpoints.machine_errors(f"writing {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_text(folder / "recipe.yaml", to_yaml(plan.recipe))
+    return _Run(plan, folder)
+
+
+def _ready_teacher(going: _Run, teacher: Checkpoint) -> Checkpoint:
+    """The teacher as its student meets it: fine-tuned when the recipe says so, and scored."""
+    plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
+    if words is None:
+        distillation.set_threshold(teacher, plan.data)
+    else:
         with going.stage("teacher"):
             teacher = distillation.finetune(teacher, words, data=plan.data, log=going.training, title="teacher")
             folder = teacher.save(going.folder / "teacher")
-    else:
-        distillation.set_threshold(teacher, plan.data)
     going.measure(Subject("teacher", "transformers", folder, teacher.tokenizer, teacher))
-    return teacher, pupil or student.make(recipe.student, teacher, task, seed=recipe.seed)
+    return teacher
 
 
 def _carry_out(going: _Run, name: str, step: settings.Step, pupil: Checkpoint, teacher: Checkpoint) -> Checkpoint:
@@ -165,7 +174,9 @@ def _measure(going: _Run, name: str, *, judged: bool) -> Report:
         last = going.subjects[-1]
         if last.format != "transformers":
             parity = quantization.read_parity(last.folder)
-            _add_teacher_graph(going)
+            subjects = add_teacher_graph(going.subjects, plan.data, going.folder / "teacher-onnx")
+            going.qualities[1:1] = [score(added, plan.data) for added in subjects if added not in going.subjects]
+            going.subjects = subjects
         ledger = make_ledger(going.subjects, going.qualities, plan.data, plan.recipe.timing)
     data = {
         "rows": {split: len(getattr(plan.data, split)) for split in ("train", "validation", "test")},
@@ -183,11 +194,3 @@ def _measure(going: _Run, name: str, *, judged: bool) -> Report:
         parity,
         plan.notes + plan.data.notes,
     )
-
-
-def _add_teacher_graph(going: _Run) -> None:
-    teacher = going.subjects[0]
-    folder = quantization.as_graph(teacher.checkpoint, data=going.plan.data, folder=going.folder / "teacher-onnx")
-    (subject,) = subjects_in("teacher", folder)
-    going.subjects.insert(1, subject)
-    going.qualities.insert(1, score(subject, going.plan.data))

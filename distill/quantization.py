@@ -13,10 +13,9 @@ import numpy as np
 
 from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits, collate
-from distill.distillation import encoded_for
+from distill.data import Encoded, Splits
 from distill.engines import GRAPHS, OnnxRuntime, Torch, answer_all
-from distill.export import check_parity, export
+from distill.export import write_graph
 from distill.recipe import settings
 from distill.tasks import TextClassification
 
@@ -34,7 +33,7 @@ def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, 
     What torch, the fp32 graph and the int8 graph answer is compared on validation rows. Raises MachineError when the
     fp32 graph doesn't say what torch says.
     """
-    held = encoded_for(checkpoint, data, "validation")
+    held = checkpoint.encode(data, "validation")
     with checkpoints.atomic_folder(Path(folder)) as unfinished:
         fp32 = write_graph(checkpoint, unfinished, held)
         int8 = unfinished / GRAPHS[f"onnx-{words.weights}"]
@@ -49,28 +48,9 @@ def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, 
     return Path(folder)
 
 
-def as_graph(checkpoint: Checkpoint, *, data: Splits, folder: Path) -> Path:
-    """Writes a folder with a checkpoint's fp32 graph only: what it answers on ONNX Runtime without compression.
-
-    Raises MachineError when the graph doesn't say what torch says.
-    """
-    with checkpoints.atomic_folder(Path(folder)) as unfinished:
-        write_graph(checkpoint, unfinished, encoded_for(checkpoint, data, "validation"))
-    return Path(folder)
-
-
 def read_parity(folder: Path) -> dict[str, Any]:
     """What `quantize` measured between torch and its graphs."""
     return json.loads((folder / _PARITY).read_text(encoding="utf-8"))
-
-
-def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
-    """A checkpoint's fp32 graph with the config and tokenizer that an engine needs beside it, parity checked."""
-    checkpoint.model.config.save_pretrained(folder)
-    checkpoint.tokenizer.save_pretrained(folder)
-    path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
-    check_parity(checkpoint, path, collate(held, list(range(min(8, len(held))))))
-    return path
 
 
 def measure_parity(

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from distill import Distill, Finetune, cut, student, teacher
 from distill.checkpoint import Checkpoint
 from distill.data import TokenBatches, collate
-from distill.distillation import Lesson, distill, encoded_for, finetune
+from distill.distillation import Lesson, distill, finetune
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.recipe import settings
@@ -40,7 +40,7 @@ def bert(tmp_path_factory, data) -> Checkpoint:
 
 
 def test_the_tiny_teacher_learned_its_topics(bert, data):
-    encoded = encoded_for(bert, data, "test")
+    encoded = bert.encode(data, "test")
     assert data.task.score(answer_all(Torch(bert.model), encoded).argmax(-1), encoded.labels) > 0.8
 
 
@@ -102,7 +102,7 @@ def test_every_term_is_told_with_its_value_and_its_share(bert, data):
 def test_the_hidden_states_term_is_the_mean_over_pairs_on_real_tokens(bert, data):
     pupil, asked = cut(bert, 2), settings.HiddenStatesTerm(weight=1.0, loss="mse")
     lesson = Lesson(pupil.model, data.task, hidden_states=asked, pairs=[(1, 2), (2, 4)], widths=(32, 32)).eval()
-    batch = tensors(collate(encoded_for(pupil, data, "train"), [0, 1, 2, 3]), pupil.model.device)
+    batch = tensors(collate(pupil.encode(data, "train"), [0, 1, 2, 3]), pupil.model.device)
     states = {}
     for name, model in (("mine", pupil.model), ("theirs", bert.model)):
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
@@ -150,7 +150,7 @@ def test_equal_widths_need_no_projection(bert, data):
 
 
 def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_path):
-    encoded = encoded_for(bert, data, "train")
+    encoded = bert.encode(data, "train")
     given = {"dtype": torch.float32, "scratch": tmp_path}
     saved = teacher.answering(bert, encoded, [0, 2, 4], epochs=3, **given)
     live = teacher.answering(bert, encoded, [0, 2, 4], epochs=1, **given)
@@ -168,13 +168,13 @@ def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_p
 
 def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):
     given = {"epochs": 1, "dtype": torch.float32, "scratch": tmp_path}
-    assert isinstance(teacher.answering(bert, encoded_for(bert, data, "train"), [], **given), teacher.Saved)
+    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), [], **given), teacher.Saved)
 
 
 def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "SAVED_AT_MOST", 1000)
     given = {"epochs": 5, "dtype": torch.float32, "scratch": tmp_path}
-    encoded = encoded_for(bert, data, "train")
+    encoded = bert.encode(data, "train")
     assert isinstance(teacher.answering(bert, encoded, [1], **given), teacher.Live)
     assert isinstance(teacher.answering(bert, encoded, [], **given), teacher.Saved)
 
@@ -204,7 +204,7 @@ def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
 
     words = Distill(**FAST, batch_size=6)
     with pytest.raises(TrainingError) as told:
-        fit(lesson, encoded_for(pupil, data, "train"), words, validate=lambda: 0.0, answer=answer, title="1-distill")
+        fit(lesson, pupil.encode(data, "train"), words, validate=lambda: 0.0, answer=answer, title="1-distill")
     assert len(asked) == 3
     assert "1-distill: the term 'logits' is nan in step 3" in str(told.value)
     assert str(asked[2])[:-1] in str(told.value)
@@ -238,7 +238,7 @@ def scripted(
 
     lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
     words = Finetune(**{**FAST, **words})
-    return fit(lesson, encoded_for(pupil, data, "train"), words, validate=validate), kept, pupil
+    return fit(lesson, pupil.encode(data, "train"), words, validate=validate), kept, pupil
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_validation_and_the_trained_model_run_without_dropout(bert, data):
         return len(modes)
 
     lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
-    fit(lesson, encoded_for(pupil, data, "train"), Finetune(epochs=2), validate=validate)
+    fit(lesson, pupil.encode(data, "train"), Finetune(epochs=2), validate=validate)
     assert modes == [False, False]
     made = finetune(bert, Finetune(epochs=1, max_steps=1), data=data)
     assert not any(module.training for module in made.model.modules())
@@ -276,7 +276,7 @@ def test_validation_and_the_trained_model_run_without_dropout(bert, data):
 def test_the_score_told_of_the_best_epoch_is_that_of_the_model_given_back(bert, data):
     log: list[TrainingLog] = []
     made = finetune(bert, Finetune(learning_rate=1e-3, epochs=3, dtype="float32"), data=data, log=log)
-    held = encoded_for(made, data, "validation")
+    held = made.encode(data, "validation")
     score = data.task.score(data.task.predictions(answer_all(Torch(made.model), held)), held.labels)
     assert score == max(epoch["score"] for epoch in log[0].epochs)
 
@@ -325,7 +325,7 @@ def test_the_dropout_of_a_checkpoint_comes_back_after_training(bert, data):
         return 0.0
 
     lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
-    fit(lesson, encoded_for(pupil, data, "train"), Finetune(epochs=1, dropout=0.3), validate=validate)
+    fit(lesson, pupil.encode(data, "train"), Finetune(epochs=1, dropout=0.3), validate=validate)
     assert seen == [{0.3}]
     assert own and own == [module.p for module in pupil.model.modules() if isinstance(module, nn.Dropout)]
 
@@ -390,7 +390,7 @@ def test_the_threshold_of_many_labels_is_chosen_on_validation_and_kept_in_the_co
     with torch.no_grad():
         start.model.classifier.bias.fill_(-2.0)  # probabilities far under a half, so that 0.5 finds nothing
     made = finetune(start, Finetune(epochs=1, max_steps=1, learning_rate=1e-6), data=data)
-    held = encoded_for(made, data, "validation")
+    held = made.encode(data, "validation")
     logits = answer_all(Torch(made.model), held)
     folder = made.save(tmp_path / "student")
     kept = json.loads((folder / "config.json").read_text())["threshold"]
@@ -420,7 +420,7 @@ def test_logits_are_learned_across_different_tokenizers(stranger, bert, data):
 
 
 def test_the_teacher_reads_its_own_tokens_whatever_the_students_are(stranger, bert, data, monkeypatch):
-    own = answer_all(Torch(bert.model), encoded_for(bert, data, "train"))
+    own = answer_all(Torch(bert.model), bert.encode(data, "train"))
     heard: dict[int, Tensor] = {}
     forward = Lesson.forward
 
@@ -482,7 +482,7 @@ def test_a_batch_holds_no_more_rows_and_tokens_than_it_may(bert, data, monkeypat
     finetune(bert, Finetune(**FAST, epochs=1, batch_size=10, batch_tokens=96), data=data)
     assert all(rows <= 10 and rows * tokens <= 96 for rows, tokens in shapes)
     assert sum(rows for rows, _ in shapes) == len(data.train)
-    assert len(shapes) == len(TokenBatches(encoded_for(bert, data, "train").lengths, 10, 96))
+    assert len(shapes) == len(TokenBatches(bert.encode(data, "train").lengths, 10, 96))
 
 
 def test_the_labels_of_the_task_name_the_head(bert, data):

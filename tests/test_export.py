@@ -15,7 +15,6 @@ from onnx import TensorProto, numpy_helper
 from distill import Quantize, export, quantization
 from distill.checkpoint import Checkpoint
 from distill.data import collate
-from distill.distillation import encoded_for
 from distill.engines import OnnxRuntime, Torch, answer_all
 from distill.errors import CheckpointError, MachineError
 
@@ -191,7 +190,7 @@ def test_each_channel_of_a_matrix_has_a_scale_of_its_own(quantized):
 
 
 def test_int8_answers_nearly_what_fp32_answers(quantized, bert, data):
-    held = encoded_for(bert, data, "test")
+    held = bert.encode(data, "test")
     exact = answer_all(OnnxRuntime(quantized / "model.onnx"), held)
     coarse = answer_all(OnnxRuntime(quantized / "model_int8.onnx"), held)
     assert 0 < np.abs(exact - coarse).max() < 0.1 * np.abs(exact).max()
@@ -199,7 +198,7 @@ def test_int8_answers_nearly_what_fp32_answers(quantized, bert, data):
 
 def test_parity_tells_differences_agreement_and_scores_on_validation(quantized, bert, data):
     parity = quantization.read_parity(quantized)
-    held = encoded_for(bert, data, "validation")
+    held = bert.encode(data, "validation")
     logits = answer_all(Torch(bert.model), held)
     assert (parity["rows"], parity["split"], parity["metric"]) == (30, "validation", "accuracy")
     assert parity["torch"]["score"] == pytest.approx(float((logits.argmax(-1) == held.labels).mean()))
@@ -218,7 +217,7 @@ def quick_export(monkeypatch, quantized):
         path.write_bytes((quantized / "model.onnx").read_bytes())
         return path
 
-    monkeypatch.setattr(quantization, "export", copy)
+    monkeypatch.setattr(export, "export", copy)
 
 
 @pytest.mark.parametrize("broken", ["_to_int8", "measure_parity", "check_parity"])
@@ -226,7 +225,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(bert, data, tmp_path, mon
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(quantization, broken, fail)
+    monkeypatch.setattr(export if broken == "check_parity" else quantization, broken, fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         quantization.quantize(bert, Quantize(), data=data, folder=tmp_path / "deep" / "int8")
     assert list((tmp_path / "deep").iterdir()) == []
@@ -240,7 +239,7 @@ def test_a_folder_that_is_there_is_never_overwritten(bert, data, quantized):
 
 
 def test_as_graph_writes_the_fp32_graph_alone(bert, data, tmp_path, quick_export):
-    folder = quantization.as_graph(bert, data=data, folder=tmp_path / "graph")
+    folder = export.as_graph(bert, data=data, folder=tmp_path / "graph")
     assert [path.name for path in folder.glob("*.onnx")] == ["model.onnx"]
     assert {"config.json", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
     assert not (folder / "parity.json").exists()
@@ -253,6 +252,6 @@ def test_a_graph_that_is_no_graph_is_the_machines_error(tmp_path):
 
 
 def test_the_exported_model_is_left_as_it_was(bert, data, quantized):
-    batch = collate(encoded_for(bert, data, "test"), [0, 1])
+    batch = collate(bert.encode(data, "test"), [0, 1])
     assert Torch(bert.model).answer(batch).shape == (2, 3)
     assert not bert.model.training and bert.model.config.output_hidden_states is not True

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from distill import Distill, cut, student
 from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
-from distill.distillation import distill, encoded_for
+from distill.distillation import distill
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.recipe import settings
@@ -210,10 +210,10 @@ def other_family(bert: Checkpoint, family: str) -> Checkpoint:
 def test_a_student_of_another_family_learns_from_a_bert_with_berts_tokens(bert, family, texts):
     data = make_splits(texts=texts)
     pupil = other_family(bert, family)
-    assert (encoded_for(pupil, data, "train").types == 1).any() == (texts == 2)  # the tokenizer's; not the model's
+    assert (pupil.encode(data, "train").types == 1).any() == (texts == 2)  # the tokenizer's; not the model's
     words = Distill(imitate={"logits": 1.0, "hidden_states": 1.0}, epochs=1, max_steps=2, learning_rate=1e-3)
     made = distill(pupil, words, data=data, teacher=bert)
-    assert answer_all(Torch(made.model), encoded_for(made, data, "test")).shape == (30, 3)
+    assert answer_all(Torch(made.model), made.encode(data, "test")).shape == (30, 3)
     assert not torch.equal(logits(made.model), logits(pupil.model))
 
 

@@ -45,8 +45,7 @@ class Splits:
         """A split's token ids for a tokenizer, made once; cut to `max_length` or to the positions a model has."""
         limits = (self.max_length, positions, tokenizer.model_max_length)
         longest = min(limit for limit in limits if limit is not None)
-        cut = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest() if tokenizer.is_fast else ""
-        key = (split, cut, longest)
+        key = (split, _way_of_cutting(tokenizer), longest)
         if key not in self._encoded:
             self._encoded[key] = encode(getattr(self, split), tokenizer, longest, f"tokenise {split}")
             if found := self._encoded[key].truncated:
@@ -63,6 +62,15 @@ class Splits:
             for text, label in zip(rows.texts, rows.labels, strict=True):
                 digest.update(json.dumps([text, label]).encode())
         return digest.hexdigest()
+
+
+def _way_of_cutting(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What tells one tokenizer from another; its last truncation and padding are no part of it."""
+    if not tokenizer.is_fast:
+        return type(tokenizer).__name__
+    facts = json.loads(tokenizer.backend_tokenizer.to_str())
+    lasting = {key: fact for key, fact in facts.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
 
 
 def load(

@@ -74,22 +74,16 @@ class Ledger:
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The table's head and body, as words: what report.md and the terminal show."""
-        head = [
-            "",
-            self.teacher.metric,
-            "95 % interval",
-            "kept",
-            "p",
-            "worst class",
-            "params",
-            "size",
-            "of teacher",
-        ]
+        quality = ["", self.teacher.metric, "95 % interval", "kept", "p", "worst class"]
+        size = ["params", "size", "of teacher", "memory"]
         timed = self.teacher.latency
-        for latency in timed:
-            head += [f"ms, batch {latency.batch}", "vs eager", "vs same engine"]
-        head.append("memory")
-        return head, [self._cells(row, len(timed)) for row in self.rows]
+        speed = [word for place in timed for word in (f"ms, batch {place.batch}", "vs eager", "vs same engine")]
+        return [*quality, *size, *speed], [self._cells(row, len(timed)) for row in self.rows]
+
+    def groups(self) -> list[tuple[str, range]]:
+        """The columns that belong together, for narrow places."""
+        timed = len(self.teacher.latency)
+        return [("kept", range(1, 6)), ("smaller", range(6, 10)), ("faster", range(10, 10 + 3 * timed))]
 
     def _cells(self, row: Row, timed: int) -> list[str]:
         worst = f"{row.worst_class['name']} {row.worst_class['score']:.3f}" if row.worst_class else "–"
@@ -103,14 +97,15 @@ class Ledger:
             f"{row.params / 1e6:.2f} M",
             f"{row.bytes / 1e6:.2f} MB",
             f"{self.ratio_of_size(row):.3f}",
+            "–" if row.memory_mb is None else f"{row.memory_mb:.0f} MB",
         ]
         for place in range(timed):
             cells += [
-                f"{row.latency[place].p50_ms:.2f}",
+                f"{row.latency[place].p50_ms:.{0 if row.latency[place].p50_ms >= 100 else 2}f}",
                 _times(self.against_eager(row, place)),
                 _times(self.against_same_engine(row, place)),
             ]
-        return [*cells, "–" if row.memory_mb is None else f"{row.memory_mb:.0f} MB"]
+        return cells
 
     def markdown(self) -> str:
         """The table in Markdown."""

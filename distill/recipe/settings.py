@@ -341,7 +341,7 @@ class Timing(Settings):
     batch: list[int] = Field([1, 32], min_length=1, description="batch sizes; `expect` judges the first")
     tokens: int | None = Field(None, ge=2, description="tokens an example; the median of the test split when not said")
     threads: int = Field(1, ge=1, description="threads an engine may use")
-    rounds: int = Field(12, ge=3, description="measured answers for each engine and batch")
+    rounds: int = Field(10, ge=3, description="measured answers for each engine and batch")
 
     @field_validator("batch")
     @classmethod

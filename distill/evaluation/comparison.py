@@ -21,6 +21,7 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
 from distill.evaluation.quality import Quality, measure_quality, paired_p_value
 from distill.evaluation.timing import measure_latency
+from distill.export import as_graph
 from distill.recipe import settings
 
 if TYPE_CHECKING:
@@ -138,6 +139,19 @@ def _row(subject: Subject, quality: Quality) -> Row:
     )  # fmt: skip
 
 
+def add_teacher_graph(subjects: Sequence[Subject], data: Splits, folder: Path) -> list[Subject]:
+    """The subjects, with the first as an fp32 graph behind it where others are graphs: the same-engine baseline.
+
+    Nothing is added when the first is a graph itself or has one already, or when no other is a graph.
+    """
+    teacher, *others = subjects
+    graphs = [subject for subject in others if subject.format != "transformers"]
+    if teacher.checkpoint is None or not graphs or any(subject.name == teacher.name for subject in graphs):
+        return list(subjects)
+    written = as_graph(teacher.checkpoint, data=data, folder=folder)
+    return [teacher, *subjects_in(teacher.name, written), *others]
+
+
 def evaluate(
     checkpoints_by_name: Mapping[str, Checkpoint | Path | str],
     *,
@@ -146,7 +160,8 @@ def evaluate(
 ) -> Ledger:
     """Measures checkpoints (in memory or in folders) on the test split; the first is the teacher.
 
-    A folder gives a row for each format it holds. Raises CheckpointError.
+    A folder gives a row for each format it holds, and a teacher in torch is measured as a graph too when others are
+    graphs. Raises CheckpointError.
     """
     with tempfile.TemporaryDirectory(prefix="distill-evaluate-") as scratch:
         subjects: list[Subject] = []
@@ -156,6 +171,7 @@ def evaluate(
                 subjects.append(Subject(name, "transformers", folder, given.tokenizer, given))
             else:
                 subjects += subjects_in(name, Path(given), data)
+        subjects = add_teacher_graph(subjects, data, Path(scratch) / "teacher-onnx")
         qualities = [score(subject, data) for subject in subjects]
         return make_ledger(subjects, qualities, data, timing or settings.Timing())
 
