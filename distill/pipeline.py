@@ -181,6 +181,7 @@ def _measure(going: _Run, name: str, *, judged: bool) -> Report:
     data = {
         "rows": {split: len(getattr(plan.data, split)) for split in ("train", "validation", "test")},
         "labels": list(plan.data.task.labels),
+        "truncated": plan.data.truncated,
         "sha256": plan.data.fingerprint,
     }
     return Report(

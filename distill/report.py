@@ -100,7 +100,9 @@ class Report:
         sections += ["## Training", _training_table(self.training)] if self.training else []
         if self.parity:
             sections += ["## Parity of the graphs with torch", _parity_table(self.parity)]
-        sections += ["## Data", "\n".join(f"* {note}" for note in self.notes)]
+        cut = ", ".join(f"{count} {split}" for split, count in self.data.get("truncated", {}).items())
+        facts = [*self.notes, f"texts cut to the longest length: {cut or 'none'}"]
+        sections += ["## Data", "\n".join(f"* {fact}" for fact in facts)]
         here = machine()
         sections += [
             "## Where and with what",

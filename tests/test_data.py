@@ -647,3 +647,32 @@ def test_batches_of_like_lengths_waste_little_padding():
     batches = TokenBatches(lengths, 32, 4096, seed=0)
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert padded < 1.15 * lengths.sum()
+
+
+def test_a_hub_data_set_is_asked_for_by_id_config_revision_and_split(monkeypatch):
+    asked = []
+
+    def hub(name, config, *, split, revision):
+        asked.append((name, config, split, revision))
+        topics = Features({"sentence": Value("string"), "topic": ClassLabel(names=["sport", "money", "film"])})
+        lines = rows(60, seed=len(asked))
+        names = ["sport", "money", "film"]
+        return Dataset.from_dict(
+            {"sentence": [text for text, _ in lines], "topic": [names.index(topic) for _, topic in lines]}, topics
+        )
+
+    monkeypatch.setattr("datasets.load_dataset", hub)
+    source = Source(hub="org/topics", config="small", revision="abc123")
+    data = load_data(Data(source=source, text="sentence", label="topic", test="held_out"))
+    assert asked == [("org/topics", "small", "train", "abc123"), ("org/topics", "small", "held_out", "abc123")]
+    assert data.task.labels == ("film", "money", "sport")
+    assert len(data.test) == 60
+
+
+def test_a_hub_data_set_that_cannot_be_had_is_one_clear_error(monkeypatch):
+    def hub(*_, **__):
+        raise ConnectionError("Couldn't reach 'org/topics' on the Hub")
+
+    monkeypatch.setattr("datasets.load_dataset", hub)
+    with pytest.raises(DataError, match="the Hub data set org/topics can't be loaded: Couldn't reach"):
+        load_data(Data(source=Source(hub="org/topics")))

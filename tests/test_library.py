@@ -113,6 +113,13 @@ def test_imports_only_point_up():
     assert order.index("distill.errors") < order.index("distill.recipe.settings") < order.index("distill.pipeline")
 
 
+def test_steps_do_not_know_each_other():
+    known = {f"distill.{path.stem}": path for path in PACKAGE.glob("*.py")}
+    steps = {"distill.distillation", "distill.quantization", "distill.student"}
+    for step in steps:
+        assert not module_level_imports(known[step], known) & (steps - {step}), step
+
+
 def heavy_modules_after(code: str) -> list[str]:
     script = f"import sys\n{code}\nprint('loaded', *(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

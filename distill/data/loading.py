@@ -53,6 +53,11 @@ class Splits:
         return self._encoded[key]
 
     @property
+    def truncated(self) -> dict[str, int]:
+        """Rows that were cut, by split, of what has been tokenised so far."""
+        return {split: encoded.truncated for (split, *_), encoded in self._encoded.items()}
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over every text and label of every split, in order."""
         digest = hashlib.sha256()
