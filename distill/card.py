@@ -48,15 +48,19 @@ class Card(Settings):
     package: Package | None = Field(None, description="files that an installed package ships")
     hub: Hub | None = Field(None, description="files on the Hub")
     folder: str | None = Field(None, description="files in a folder")
-    sha256: dict[str, Sha256] = Field(description="file name to SHA-256; weights, config and tokenizer at least")
+    sha256: dict[str, Sha256] = Field(
+        description="SHA-256 by file name: weights and config at least, the tokenizer too"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Card:
         if not (self.package or self.hub or self.folder):
             raise ValueError("say where the checkpoint is: `package`, `hub` or `folder`")
-        missing = {"config.json", "model.safetensors"} - set(self.sha256)
-        if missing and "model.safetensors.index.json" not in self.sha256:
-            raise ValueError(f"sha256 lacks {', '.join(sorted(missing))}")
+        missing = [] if "config.json" in self.sha256 else ["config.json"]
+        if not any(file.endswith(".safetensors") for file in self.sha256):
+            missing.append("model.safetensors")
+        if missing:
+            raise ValueError(f"sha256 lacks {', '.join(missing)}")
         return self
 
 
@@ -73,6 +77,8 @@ def locate(card: Card, name: str) -> Path:
     if card.package and packages.is_installed(card.package.name):
         folder = packages.find_file(card.package.name, card.package.path)
     elif card.folder:
+        if not Path(card.folder).expanduser().is_dir():
+            raise CheckpointError(f"card {name}: no folder {card.folder} (looked from {Path.cwd()})")
         folder = checkpoint.locate(card.folder)
     elif card.hub:
         folder = _from_hub(card, name)

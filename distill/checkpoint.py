@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy
+from distill import anatomy, tasks
 from distill.errors import CheckpointError, MachineError
 from distill.tasks import TextClassification
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 
 
@@ -47,7 +48,7 @@ class Checkpoint:
     @property
     def labels(self) -> list[str]:
         """Names of the head's labels, in the order of its logits."""
-        return [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
+        return tasks.ordered_names(self.model.config.to_dict())
 
     @property
     def parameters(self) -> int:
@@ -80,7 +81,7 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
     import transformers
     from accelerate import PartialState
 
-    config, auto_class = _config_for(folder, task), task.auto_class if task else TextClassification.auto_class
+    config, auto_class = _config_for(folder, task, new_head), task.auto_class if task else TextClassification.auto_class
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng():
@@ -89,7 +90,9 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
                 folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
                 ignore_mismatched_sizes=new_head, output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            if new_head:
+                _start_head(model)
+    except Exception as error:  # damaged weights and tokenizers raise kinds of their own without a common base
         raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if new_head:  # the body must be whole; its pooler and its head are what is trained
@@ -101,13 +104,22 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
     return Checkpoint(model.to(PartialState().device).eval(), tokenizer)
 
 
-def _config_for(folder: Path, task: TextClassification | None) -> PretrainedConfig:
+def _start_head(model: PreTrainedModel) -> None:
+    """Random weights for everything behind the body, also where the checkpoint held a head of the same shape."""
+    fresh = type(model)(model.config).state_dict()
+    body = f"{model.base_model_prefix}."
+    model.load_state_dict({key: value for key, value in fresh.items() if not key.startswith(body)}, strict=False)
+
+
+def _config_for(folder: Path, task: TextClassification | None, new_head: bool) -> PretrainedConfig:
     import transformers
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: transformers can't read its config: {_first_line(error)}") from error
+    if task is not None and not new_head and (misfit := task.misfit(read_config(folder))):
+        raise CheckpointError(f"{folder}: its head doesn't fit the data: {misfit}")
     for key, value in (task.head_config if task else {}).items():
         setattr(config, key, value)
     return config
@@ -140,6 +152,8 @@ def locate(name: str, revision: str | None = None) -> Path:
         raise CheckpointError(
             f"{name}: {found}; a checkpoint needs model.safetensors (save it again with transformers)"
         )
+    if not any((folder / file).is_file() for file in _VOCABULARIES):
+        raise CheckpointError(f"{name}: no tokenizer in it ({', '.join(_VOCABULARIES)}); save its tokenizer beside it")
     return folder
 
 
@@ -179,13 +193,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def label_names(config: dict[str, Any]) -> list[str] | None:
     """The label names that a config carries, in order; None when it has only LABEL_0, LABEL_1, … or nothing."""
-    names = config.get("id2label")
-    if not isinstance(names, dict) or not names:
-        return None
-    try:
-        ordered = [str(names[key]) for key in sorted(names, key=int)]
-    except ValueError:
-        return None
+    ordered = tasks.ordered_names(config)
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(ordered)) else ordered
 
 
@@ -208,14 +216,22 @@ def same_tokenizer(one: Path, other: Path) -> bool:
 
 def engine_files(folder: Path, weights: str) -> list[Path]:
     """The files that one engine needs to answer: its weights (with external data), the config, the tokenizer."""
-    needed = [*folder.glob(weights), *folder.glob(f"{weights}.data"), folder / "config.json"]
+    needed = [*_weight_files(folder, weights), folder / "config.json"]
     tokenizer = [folder / name for name in _TOKENIZER_FILES]
     if not tokenizer[0].is_file():
         tokenizer += [folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"]
     return [path for path in (*needed, *tokenizer) if path.is_file()]
 
 
-def count_bytes(folder: Path, weights: str = "*.safetensors") -> int:
+def _weight_files(folder: Path, weights: str) -> list[Path]:
+    index = folder / f"{weights}.index.json"
+    if not (folder / weights).is_file() and index.is_file():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / shard for shard in sorted(set(shards))]
+    return [folder / weights, *folder.glob(f"{weights}.data")]
+
+
+def count_bytes(folder: Path, weights: str = "model.safetensors") -> int:
     """Size in bytes of what one engine needs to answer."""
     return sum(path.stat().st_size for path in engine_files(folder, weights))
 

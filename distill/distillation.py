@@ -56,18 +56,13 @@ def distill(
     student = student.copy()
     student.model.requires_grad_(True)
     asked = words.imitate.hidden_states
-    pairs = layer_pairs(asked, student.model.config.to_dict(), teacher.model.config.to_dict()) if asked else []
+    pairs = require_fit(student, teacher, words, data)
     if teacher.model.config.num_labels != len(data.task.labels):
         raise CheckpointError(
             f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
             "give the teacher a `finetune`"
         )
     mine, theirs = student.encode(data, "train"), teacher.encode(data, "train")
-    if pairs and not _same_tokens(mine, theirs):
-        raise CheckpointError(
-            "imitate.hidden_states: student and teacher cut texts into different tokens, so their hidden states can't "
-            "be compared token by token; imitate logits alone"
-        )
     widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
     torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
     objective = Lesson(
@@ -85,7 +80,8 @@ def distill(
             teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
             dtype=choose_dtype(words.dtype), scratch=Path(scratch),
         )  # fmt: skip
-        return _train(student, objective, words, data, source, title, log)
+        rows = theirs if pairs and mine.types is None else mine  # the same ids; a live teacher may want token types
+        return _train(student, objective, words, data, source, title, log, rows)
 
 
 class Lesson(Objective):
@@ -143,6 +139,25 @@ class Lesson(Objective):
         return torch.stack(losses).mean()
 
 
+def require_fit(
+    student: Checkpoint, teacher: Checkpoint, words: settings.Distill, data: Splits
+) -> list[tuple[int, int]]:
+    """The pairs of layers that a student follows; none when it imitates no hidden states.
+
+    Raises CheckpointError when the layers aren't there, or when the two cut texts into different tokens.
+    """
+    asked = words.imitate.hidden_states
+    if asked is None:
+        return []
+    pairs = layer_pairs(asked, student.model.config.to_dict(), teacher.model.config.to_dict())
+    if not _same_tokens(student.encode(data, "train"), teacher.encode(data, "train")):
+        raise CheckpointError(
+            "imitate.hidden_states: student and teacher cut texts into different tokens, or to different lengths, so "
+            "their hidden states can't be compared token by token; imitate logits alone, or set data.max_length"
+        )
+    return pairs
+
+
 def layer_pairs(
     asked: settings.HiddenStatesTerm, student: dict[str, object], teacher: dict[str, object]
 ) -> list[tuple[int, int]]:
@@ -162,7 +177,7 @@ def _same_tokens(one: Encoded, other: Encoded) -> bool:
 
 def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
-    title: str, log: list[TrainingLog] | None,
+    title: str, log: list[TrainingLog] | None, rows: Encoded | None = None,
 ) -> Checkpoint:  # fmt: skip
     model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
     engine = Torch(model, choose_dtype(words.dtype))
@@ -172,7 +187,7 @@ def _train(
         return task.score(task.predictions(logits, task.choose_threshold(logits, held.labels)), held.labels)
 
     record = fit(
-        objective, checkpoint.encode(data, "train"), words, validate=validate,
+        objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
         answer=source.signals if source else None, seed=data.seed, title=title,
     )  # fmt: skip
     if log is not None:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from distill.data.batching import Batch, TokenBatches, collate
 from distill.data.encoding import Encoded
-from distill.errors import CheckpointError, MachineError
+from distill.errors import MachineError
 
 if TYPE_CHECKING:
     import torch
@@ -106,10 +106,3 @@ def graph_in(folder: Path, form: str | None = None) -> Path | None:
     """The graph of a folder: the one of the given format, else the smallest; None when it holds none."""
     files = [folder / GRAPHS[form]] if form else [folder / file for file in GRAPHS.values()]
     return next((file for file in files if file.is_file()), None)
-
-
-def require_graph(folder: Path, form: str | None = None) -> Path:
-    """`graph_in`, or CheckpointError."""
-    if (path := graph_in(folder, form)) is None:
-        raise CheckpointError(f"{folder}: holds no {GRAPHS[form] if form else 'ONNX graph'}")
-    return path

@@ -26,6 +26,7 @@ from distill.errors import MachineError
 from distill.signals import inputs_for, read, tensors
 
 OPSET = 23
+_PARITY_ROWS, _AT_ONCE = 256, 32
 TOLERANCE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1)
 
 
@@ -97,7 +98,8 @@ def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
     checkpoint.model.config.save_pretrained(folder)
     checkpoint.tokenizer.save_pretrained(folder)
     path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
-    check_parity(checkpoint, path, collate(held, list(range(min(8, len(held))))))
+    for start in range(0, min(_PARITY_ROWS, len(held)), _AT_ONCE):
+        check_parity(checkpoint, path, collate(held, list(range(start, min(start + _AT_ONCE, len(held))))))
     return path
 
 

@@ -20,6 +20,7 @@ from distill.recipe import settings, to_yaml
 from distill.report import Report
 from distill.training import TrainingLog
 
+_SLIVER = 160  # rows of a smoke run
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +102,7 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
     def short(words: settings.Training | None) -> settings.Training | None:
         return words and words.model_copy(update={"epochs": 1.0, "max_steps": 4})
 
-    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or 160, 160)})
+    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or _SLIVER, _SLIVER)})
     teacher = recipe.teacher.model_copy(update={"finetune": short(recipe.teacher.finetune)})
     steps = [
         step if step.kind == "quantize" else step.model_copy(update={step.kind: short(step.settings)})
@@ -124,7 +125,12 @@ def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
     teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head, seed=recipe.seed)
     if recipe.student.layers is not None:
         return teacher, None
-    return teacher, student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
+    pupil = student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
+    distillation.set_threshold(pupil, plan.data)
+    for step in recipe.steps:
+        if step.distill is not None:
+            distillation.require_fit(pupil, teacher, step.distill, plan.data)
+    return teacher, pupil
 
 
 def _begin(plan: preflight.Plan, folder: Path) -> _Run:

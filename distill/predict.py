@@ -31,6 +31,7 @@ class Predictor:
         self.config = checkpoints.read_config(self.folder)
         self.task = tasks.from_config(self.config)
         self.tokenizer = _tokenizer(self.folder, self.config)
+        self.typed = _typed(self.folder)
         self.engine = _engine(self.folder)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
@@ -46,6 +47,8 @@ class Predictor:
                 "attention_mask": np.array([row.attention_mask for row in found], dtype=np.int64),
                 "token_type_ids": np.array([row.type_ids for row in found], dtype=np.int64),
             }
+            if not self.typed:
+                del batch["token_type_ids"]
             answers += self.task.answer(self.engine.answer(batch), self.config.get("threshold", 0.5))
         return answers
 
@@ -73,13 +76,28 @@ def _engine(folder: Path) -> Engine:
     return Torch(checkpoints.load(folder).model)
 
 
+def _typed(folder: Path) -> bool:
+    """Whether the checkpoint's tokenizer tells the two texts of a pair apart by token types."""
+    return "token_type_ids" in _tokenizer_words(folder).get("model_input_names", ["token_type_ids"])
+
+
+def _tokenizer_words(folder: Path) -> dict[str, Any]:
+    told = folder / "tokenizer_config.json"
+    try:
+        return json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{told}: not valid JSON ({error})") from None
+
+
 def _tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no tokenizer.json; save its tokenizer again with transformers")
-    tokenizer = Tokenizer.from_file(str(path))
-    told = folder / "tokenizer_config.json"
-    words = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{path}: not a tokenizer ({error})") from None
+    words = _tokenizer_words(folder)
     limits = [anatomy.size(config, "positions"), words.get("model_max_length")]
     known = [int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT]
     tokenizer.enable_truncation(min(known, default=512))

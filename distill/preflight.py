@@ -11,7 +11,7 @@ from distill.data.loading import Splits, load
 from distill.errors import CheckpointError, DistillError, RecipeError
 from distill.library import is_path
 from distill.recipe import settings
-from distill.tasks import TASKS, TextClassification
+from distill.tasks import TASKS
 
 Config = dict[str, Any]
 
@@ -54,7 +54,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _find_student(plan, fetch)
     _read_data(plan, fetch)
     _note_idle_words(plan)
-    for check in (_check_head, _check_layers, _check_hidden_states, _check_length):
+    for check in (_check_head, _check_student_head, _check_layers, _check_hidden_states, _check_length):
         try:
             check(plan)
         except DistillError as error:
@@ -85,6 +85,7 @@ def _find_teacher(plan: Plan, fetch: bool) -> None:
         )
         plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
         plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
+        plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
     if plan.card is not None:
         plan.notes += [f"teacher: {note}" for note in (plan.card.note,) if note]
         if plan.card.hub and plan.card.hub.revision == "main":
@@ -134,8 +135,8 @@ def _read_data(plan: Plan, fetch: bool) -> None:
     if source.hub is not None and not fetch:
         plan.unchecked.append(f"{source.hub}: a data set on the Hub; a run fetches it")
         return
-    names = _head_names(plan)
     try:
+        names = _head_names(plan)
         plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside)
     except DistillError as error:
         plan.problems.append(str(error))
@@ -169,7 +170,7 @@ def _check_head(plan: Plan) -> None:
         return
     if plan.data is None:
         return
-    misfit = _misfit(config, plan.data.task)
+    misfit = plan.data.task.misfit(config)
     if misfit and choice.finetune is None:
         raise CheckpointError(
             f"teacher: its head doesn't fit the data: {misfit}; name the data's labels as the head does, or give the "
@@ -187,18 +188,14 @@ def _no_head(what: str, task: str) -> str:
     return f"teacher: a {what} has no head for {task}; give it a `finetune`, which trains one"
 
 
-def _misfit(config: Config, task: TextClassification) -> str | None:
-    """Why a head can't serve a task's labels, or None."""
-    names = checkpoint.label_names(config)
-    count = len(config.get("id2label") or {}) or 2
-    problem = config.get("problem_type")
-    if problem is not None and problem != task.problem:
-        return f"it was trained for {problem}, the data is {task.problem}"
-    if count != len(task.labels):
-        return f"it has {count} labels, the data {len(task.labels)} ({', '.join(task.labels[:8])})"
-    if names is not None and task.problem != "regression" and list(task.labels) != names:
-        return f"its labels are {', '.join(names[:8])}, the data's {', '.join(task.labels[:8])}"
-    return None
+def _check_student_head(plan: Plan) -> None:
+    """A student checkpoint whose head must be new needs a step that trains it."""
+    if plan.student_folder is None or plan.data is None:
+        return
+    config = checkpoint.read_config(plan.student_folder)
+    fits = _has_head(config, plan.recipe.task) and plan.data.task.misfit(config) is None
+    if not fits and not any(step.finetune or step.distill for step in plan.recipe.steps):
+        raise CheckpointError("student: its head doesn't fit the data and no step trains a new one; add a `distill`")
 
 
 def _note_idle_words(plan: Plan) -> None:
@@ -270,7 +267,12 @@ def _student_config(plan: Plan) -> Config | None:
 
 
 def _check_length(plan: Plan) -> None:
-    positions = anatomy.size(plan.teacher_config, "positions") if plan.teacher_config else None
-    asked = plan.recipe.data.max_length
-    if positions is not None and asked is not None and asked > positions:
-        raise CheckpointError(f"data.max_length: {asked} tokens, but the teacher has {positions} positions")
+    recipe = plan.recipe
+    for who, config in (("teacher", plan.teacher_config), ("student", _student_config(plan))):
+        positions = anatomy.size(config, "positions") if config else None
+        asked = {"timing.tokens": recipe.timing.tokens}
+        if who == "teacher":  # a student with fewer positions sees texts cut to its own
+            asked["data.max_length"] = recipe.data.max_length
+        for setting, tokens in asked.items():
+            if positions is not None and tokens is not None and tokens > positions:
+                raise CheckpointError(f"{setting}: {tokens} tokens, but the {who} has {positions} positions")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.checkpoint import write_text
-from distill.evaluation.ledger import Ledger, Row
+from distill.evaluation.ledger import Ledger
 from distill.recipe.settings import Bound, Expect, Recipe
 from distill.training import TrainingLog
 
@@ -159,7 +159,7 @@ def _training_table(logs: list[TrainingLog]) -> str:
     lines.append("|" + " --- |" * 7)
     for log in logs:
         scores = ", ".join(f"{epoch['score']:.4f}" for epoch in log.epochs)
-        last: Row | dict[str, Any] = log.records[-1]
+        last = log.records[-1]
         terms = ", ".join(
             f"{name} {term['value']:.3g} ({100 * term['share']:.0f} %)" for name, term in last["terms"].items()
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
 from distill import anatomy, checkpoint
 from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
+from distill.library import nearest
 from distill.recipe import settings
 from distill.tasks import TextClassification
 
@@ -42,8 +42,9 @@ def make(
         return cut(teacher, choice.layers, choice.choose)
     if choice.config is not None:
         return from_config(choice.config, teacher, task, seed=seed)
-    names = checkpoint.label_names(checkpoint.read_config(folder))
-    return checkpoint.load(folder, task, new_head=names != list(task.labels))
+    config = checkpoint.read_config(folder)
+    has_head = any(task.head in name for name in config.get("architectures") or [])
+    return checkpoint.load(folder, task, new_head=not has_head or task.misfit(config) is not None, seed=seed)
 
 
 def from_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassification, *, seed: int) -> Checkpoint:
@@ -71,16 +72,14 @@ def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: TextC
     try:
         standard = transformers.AutoConfig.for_model(config["model_type"])
     except (KeyError, ValueError):
-        near = difflib.get_close_matches(config["model_type"], transformers.CONFIG_MAPPING.keys(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = nearest(config["model_type"], list(transformers.CONFIG_MAPPING.keys()))
         raise CheckpointError(
             f"student.config: transformers knows no model type '{config['model_type']}'{hint}"
         ) from None
     known = [key for key in (*standard.to_dict(), *standard.attribute_map) if not key.startswith("_")]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = nearest(key, known)
             raise CheckpointError(f"student.config.{key}: a {config['model_type']} has no such key{hint}")
     shared = {"vocab_size": teacher.model.config.vocab_size, "pad_token_id": teacher.tokenizer.pad_token_id}
     try:

@@ -5,7 +5,7 @@ A task that has met its data is resolved: it knows its labels in order and its m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +20,8 @@ Metric = Callable[[Array, Array], float]
 
 
 def _accuracy(predictions: Array, labels: Array) -> float:
-    return float((predictions == labels).mean())
+    same = predictions == labels
+    return float((same if same.ndim == 1 else same.all(-1)).mean())  # of many labels all must be right
 
 
 def _f1(average: str) -> Metric:
@@ -76,7 +77,6 @@ class TextClassification:
     problem: Problem
     labels: tuple[str, ...]
     metric: str
-    texts: int = 1
 
     name: ClassVar[str] = "text-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -100,6 +100,21 @@ class TextClassification:
             "multi_label_classification": "binary_cross_entropy",
             "regression": "mse",
         }[self.problem]
+
+    def misfit(self, config: dict[str, Any]) -> str | None:
+        """Why the head that a config describes can't serve these labels, in this order; None when it can.
+
+        A head that names no labels (LABEL_0, …) or no problem serves any of the right size.
+        """
+        names, told = ordered_names(config), config.get("problem_type")
+        if told is not None and told != self.problem:
+            return f"it was trained for {told}, the data is {self.problem}"
+        if len(names) != len(self.labels):
+            return f"it has {len(names)} labels, the data {len(self.labels)} ({', '.join(self.labels[:8])})"
+        named = any(name != f"LABEL_{i}" for i, name in enumerate(names))
+        if named and self.problem != "regression" and list(self.labels) != names:
+            return f"its labels are {', '.join(names[:8])}, the data's {', '.join(self.labels[:8])}"
+        return None
 
     def soft_loss(self, asked: str) -> str:
         """The loss on the teacher's logits, by its name in LOSSES: what the recipe asks for, in this problem's form.
@@ -186,16 +201,28 @@ def choose_metric(problem: Problem, asked: str | None) -> str:
     return asked
 
 
-def from_config(config: Any, texts: int = 1) -> TextClassification:
+def ordered_names(config: dict[str, Any]) -> list[str]:
+    """A config's label names in the order of the logits; LABEL_0 and LABEL_1 when it has none, as transformers has it.
+
+    Raises DistillError for names that are not numbered 0, 1, 2, …
+    """
+    names = config.get("id2label")
+    if not names:
+        return ["LABEL_0", "LABEL_1"]
+    numbers = [str(i) for i in range(len(names))]
+    if not isinstance(names, dict) or {str(key) for key in names} != set(numbers):
+        raise DistillError("config.json: id2label must map 0, 1, 2, … to the names of the labels")
+    by_number = {str(key): str(name) for key, name in names.items()}
+    return [by_number[number] for number in numbers]
+
+
+def from_config(config: dict[str, Any]) -> TextClassification:
     """The task that a saved checkpoint's config describes. Raises DistillError when it has no such head."""
-    read: Callable[..., Any] = (
-        config.get if isinstance(config, dict) else lambda key, default=None: getattr(config, key, default)
-    )
-    problem, names = read("problem_type"), read("id2label") or {}
-    ordered: Sequence[str] = [str(names[key]) for key in sorted(names, key=int)]
-    heads = read("architectures") or []
+    heads, problem, ordered = config.get("architectures") or [], config.get("problem_type"), ordered_names(config)
     if heads and not any(TextClassification.head in head for head in heads):
         raise DistillError(f"this checkpoint is a {', '.join(heads)}; it has no head for text classification")
     if problem is None:
         problem = "regression" if len(ordered) == 1 else "single_label_classification"
-    return TextClassification(problem, tuple(ordered), METRICS_OF[problem][0], texts)
+    if problem not in METRICS_OF:
+        raise DistillError(f"config.json: problem_type '{problem}' is none of: {', '.join(METRICS_OF)}")
+    return TextClassification(problem, tuple(ordered), METRICS_OF[problem][0])

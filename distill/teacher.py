@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -129,6 +130,11 @@ def answering(
         return live
     if needed > SAVED_AT_MOST:
         log.info("the teacher runs in every step: its hidden states would take %.1f GB of disk", needed / 1e9)
+        return live
+    if layers and shutil.disk_usage(scratch).free < 2 * needed:
+        log.warning(
+            "the teacher runs in every step: %s has no %.1f GB to spare for its hidden states", scratch, needed / 1e9
+        )
         return live
     log.info("the teacher's signals are computed once for each text (%.0f MB on disk)", needed / 1e6)
     return Saved(live, encoded, scratch)

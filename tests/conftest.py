@@ -121,7 +121,7 @@ def make_splits(problem: str = "single_label_classification", texts: int = 1, nu
             labels = [LABELS.index(topic) for _, topic in lines]
         found[name] = Rows(held, labels)
     names = ("degree",) if problem == "regression" else LABELS
-    task = TextClassification(problem, names, METRICS_OF[problem][0], texts)
+    task = TextClassification(problem, names, METRICS_OF[problem][0])
     return Splits(**found, task=task, max_length=24 * texts, seed=5)
 
 

@@ -310,7 +310,6 @@ def test_fractions_are_a_regression_and_numbers_when_the_recipe_says_so(csv_of, 
 def test_two_text_columns_make_pairs(tmp_path):
     lines = [[text, text[::-1], label] for text, label in ROWS]
     splits = read(write_csv(tmp_path / "pairs.csv", ["one", "two", "label"], lines), text=["one", "two"])
-    assert splits.task.texts == 2
     assert {texts for texts, _ in every_row(splits)} == {(text, text[::-1]) for text in TEXTS}
 
 
@@ -549,10 +548,36 @@ def test_the_threshold_itself_counts_as_alike(runs, shared, expected):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Ｆｕｌｌ width", "full WIDTH!"), ("a-b  c", "A B, c."), ("STRASSE", "straße"), ("", "?!")]
+    ("one", "other"), [("Ｆｕｌｌ width", "full WIDTH!"), ("a-b  c", "A B, c."), ("STRASSE", "straße")]
 )
 def test_case_width_punctuation_and_spacing_make_no_difference(one, other):
     assert len(set(overlap.group([(one,), (other,), ("something else",)]))) == 2
+
+
+def test_texts_without_words_are_alike_only_when_they_are_equal():
+    assert overlap.group([("",), ("?!",), ("🙂",), (" ?!",)]) == [0, 1, 2, 1]
+
+
+def test_lists_of_zeros_and_ones_are_the_places_of_labels(tmp_path):
+    lines = [
+        {"text": f"text number {i} {'abc'[i % 3]}", "label": [int(i % 3 == j) for j in range(3)]} for i in range(30)
+    ]
+    path = tmp_path / "hot.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    data = load_data(Data(source=str(path)))
+    assert data.task.problem == "multi_label_classification"
+    assert data.task.labels == ("0", "1", "2")
+    assert {tuple(label) for label in data.train.labels} == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+@pytest.mark.parametrize("classes", [50, 77, 150])
+def test_many_classes_of_few_rows_leave_no_split_empty(classes):
+    kinds = [i % classes for i in range(4 * classes)]
+    dealt = splitting.split(range(len(kinds)), kinds, {"validation": 0.1, "test": 0.2}, seed=3)
+    shares = {name: len(found) / len(kinds) for name, found in dealt.items()}
+    assert {kinds[row] for row in dealt["train"]} == set(range(classes))
+    assert shares["validation"] == pytest.approx(0.1, abs=0.03)
+    assert shares["test"] == pytest.approx(0.2, abs=0.03)
 
 
 def test_pairs_are_alike_only_in_both_texts():

@@ -249,7 +249,7 @@ def test_a_folder_that_holds_nothing_to_run_or_other_labels_is_refused(quantized
         (tmp_path / "config.json").write_text((quantized / "config.json").read_text())
         subjects_in("x", tmp_path)
     other = replace(data, task=replace(data.task, labels=("a", "b", "c")))
-    with pytest.raises(CheckpointError, match="labels don't fit"):
+    with pytest.raises(CheckpointError, match="its labels are film, money, sport, the data's a, b, c"):
         subjects_in("x", quantized, other)
 
 

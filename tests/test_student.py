@@ -222,3 +222,22 @@ def test_a_student_of_another_family_reloads_with_stock_transformers(bert, tmp_p
     folder = pupil.save(tmp_path / "roberta")
     assert torch.equal(logits(AutoModelForSequenceClassification.from_pretrained(folder)), logits(pupil.model))
     assert torch.equal(logits(checkpoints.load(folder).model), logits(pupil.model))
+
+
+def test_a_new_head_is_new_even_where_the_old_one_has_its_shape(headed):
+    fresh = checkpoints.load(headed, TASK, new_head=True, seed=1).model.classifier.weight
+    assert not torch.equal(fresh, checkpoints.load(headed, TASK).model.classifier.weight)
+    assert torch.equal(fresh, checkpoints.load(headed, TASK, new_head=True, seed=1).model.classifier.weight)
+
+
+def test_a_head_whose_labels_are_in_another_order_is_not_renamed(headed):
+    other = TextClassification("single_label_classification", LABELS[::-1], "accuracy")
+    with pytest.raises(CheckpointError, match="its head doesn't fit the data: its labels are"):
+        checkpoints.load(headed, other)
+
+
+def test_a_folder_without_a_tokenizer_is_no_checkpoint(headed, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((headed / file).read_bytes())
+    with pytest.raises(CheckpointError, match="no tokenizer in it"):
+        checkpoints.locate(str(tmp_path))

@@ -36,6 +36,8 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
     values = _named(rows, data.label)
     if data.separator is not None:
         values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
+    if _is_multi_hot(values):
+        values = [[place for place, flag in enumerate(row) if flag] for row in values]
     for position, value in enumerate(values):
         parts = value if isinstance(value, list) else [value]
         if None in parts or value == "":
@@ -45,6 +47,15 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
                 f"data.label: row {position} of {split} holds {value!r} in column '{data.label}', not labels"
             )
     return values
+
+
+def _is_multi_hot(values: Sequence[Any]) -> bool:
+    """Whether every row is a list of the same length with a zero or a one for each label."""
+    lists = [value for value in values if isinstance(value, list)]
+    if len(lists) != len(values) or not lists or len({len(value) for value in lists}) != 1 or len(lists[0]) < 2:
+        return False
+    flags_only = all(flag in (0, 1) and not isinstance(flag, str) for value in lists for flag in value)
+    return flags_only and any(len(set(value)) < len(value) for value in lists)
 
 
 def require_column(rows: Dataset, column: str, setting: str, split: str) -> None:

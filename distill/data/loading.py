@@ -75,7 +75,8 @@ def _way_of_cutting(tokenizer: PreTrainedTokenizerBase) -> str:
         return type(tokenizer).__name__
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
     lasting = {key: fact for key, fact in facts.items() if key not in ("truncation", "padding")}
-    return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
+    given = [lasting, sorted(tokenizer.model_input_names)]  # with or without token types
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 
 def load(
@@ -108,7 +109,7 @@ def load(
     if data.limit is not None:
         splits = {name: _sample(rows, problem, data.limit, seed) for name, rows in splits.items()}
     splits, notes = _keep_apart(splits, data, problem, seed)
-    task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric), len(data.text_columns))
+    task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))
     _require_enough(splits, task)
     notes += _balance(splits, task) + ([data.note] if data.note else [])
     return Splits(**splits, task=task, max_length=data.max_length, seed=seed, notes=notes)

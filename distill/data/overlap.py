@@ -24,7 +24,8 @@ _WORD = re.compile(r"\w+")
 
 def normalise(text: str) -> str:
     """Case, punctuation and spacing folded away."""
-    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORD.findall(folded)) or folded.strip()  # a text of signs alone is itself
 
 
 def group(texts: Sequence[Sequence[str]]) -> list[int]:

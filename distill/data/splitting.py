@@ -27,8 +27,8 @@ def split(
 ) -> dict[str, list[int]]:
     """Row numbers for each name in `shares`, and for `train` what is left; whole groups, each kind in proportion.
 
-    Groups are dealt in a seeded order, each to the split that still lacks most of its kind; a kind with few rows
-    stays in training first.
+    Groups are dealt in a seeded order, each to the emptiest split that still lacks some of its kind; the first of a
+    kind goes to training.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, number in enumerate(groups):
@@ -44,11 +44,23 @@ def split(
     for position in order:
         rows = members[numbers[position]]
         kind = kinds[rows[0]]
-        name = max(wanted, key=lambda name: wanted[name] - taken[name, kind] / total[kind])
+        sizes = {name: len(rows) for name, rows in dealt.items()}
+        name = _most_wanting(wanted, kind, total[kind], taken, sizes, len(kinds))
         dealt[name] += rows
         for row in rows:
             taken[name, kinds[row]] += 1
     return {name: sorted(rows) for name, rows in dealt.items()}
+
+
+def _most_wanting(
+    wanted: dict[str, float], kind: Hashable, of_kind: int, taken: dict[tuple[str, Hashable], int],
+    sizes: dict[str, int], rows: int,
+) -> str:  # fmt: skip
+    """Training while it has none of a kind; else, of the splits that still lack some of the kind, the emptiest."""
+    if taken["train", kind] == 0:
+        return "train"
+    lacking = [name for name in wanted if wanted[name] * of_kind - taken[name, kind] > 0] or ["train"]
+    return min(lacking, key=lambda name: sizes[name] / (wanted[name] * rows))
 
 
 def sample(kinds: Sequence[Hashable], limit: int, seed: int) -> list[int]:
@@ -61,5 +73,6 @@ def sample(kinds: Sequence[Hashable], limit: int, seed: int) -> list[int]:
     # Each row's place within its kind, as a share of the kind: taking the smallest keeps kinds in proportion.
     placed = [((place + 0.5) / len(rows), row) for rows in by_kind.values() for place, row in enumerate(rows)]
     firsts = [rows[0] for rows in by_kind.values()][:limit]
-    rest = [row for _, row in sorted(placed) if row not in set(firsts)]
+    chosen = set(firsts)
+    rest = [row for _, row in sorted(placed) if row not in chosen]
     return sorted(firsts + rest[: limit - len(firsts)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from distill import anatomy, tasks
@@ -67,7 +68,7 @@ class Subject:
     @property
     def bytes(self) -> int:
         """Size of the files that the engine needs."""
-        weights = "*.safetensors" if self.format == "transformers" else GRAPHS[self.format]
+        weights = "model.safetensors" if self.format == "transformers" else GRAPHS[self.format]
         return checkpoints.count_bytes(self.folder, weights)
 
 
@@ -95,12 +96,9 @@ def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Sub
 
 
 def _require_labels(folder: Path, config: dict[str, object], data: Splits) -> None:
-    task = tasks.from_config(config)
-    if task.labels != data.task.labels or task.problem != data.task.problem:
-        raise CheckpointError(
-            f"{folder}: its labels don't fit the data's. Checkpoint: {task.problem}, {', '.join(task.labels[:12])}; "
-            f"data: {data.task.problem}, {', '.join(data.task.labels[:12])}"
-        )
+    tasks.from_config(config)
+    if misfit := data.task.misfit(config):
+        raise CheckpointError(f"{folder}: its head doesn't fit the data: {misfit}")
 
 
 def score(subject: Subject, data: Splits) -> Quality:
@@ -116,6 +114,8 @@ def make_ledger(
 ) -> Ledger:
     """Times all subjects in one interleaved session, measures their memory, and holds each against the first."""
     encoded = [subject.encoded(data) for subject in subjects]
+    if timing.tokens is None:  # no longer than the shortest model takes
+        timing = timing.model_copy(update={"tokens": min(int(np.median(rows.lengths)) for rows in encoded)})
     latencies = measure_latency([subject.open(timing.threads) for subject in subjects], encoded, timing)
     teacher, labels = qualities[0], encoded[0].labels
     rows = []

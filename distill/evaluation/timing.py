@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -31,10 +30,6 @@ class Latency:
     p95_ms: float
     cpu_ms: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """For report.json."""
-        return asdict(self)
-
 
 def measure_latency(
     engines: Sequence[Engine], inputs: Sequence[Encoded], timing: settings.Timing
@@ -42,9 +37,10 @@ def measure_latency(
     """For each engine one Latency a batch size, in the order of `timing.batch`.
 
     `inputs` is each engine's own encoded split, whose tokens fill the batches. In every round each engine answers
-    once, in an order that turns from round to round. CPU time is the process's, over all its threads.
+    once, in an order drawn anew each round. CPU time is the process's, over all its threads.
     """
     tokens = timing.tokens or int(np.median(inputs[0].lengths))
+    order = np.random.default_rng(0)
     times: dict[tuple[int, int], list[tuple[float, float]]] = {}
     with (
         _threads(timing.threads),
@@ -55,8 +51,8 @@ def measure_latency(
             for engine, batch in zip(engines, batches, strict=True):
                 for _ in range(_WARM_UP):
                     engine.answer(batch)
-            for turn in range(timing.rounds):
-                for place in np.roll(np.arange(len(engines)), turn):
+            for _ in range(timing.rounds):
+                for place in order.permutation(len(engines)):
                     wall, cpu = time.perf_counter(), time.process_time()
                     engines[place].answer(batches[place])
                     spent = (1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu))
