@@ -279,6 +279,10 @@ def machine_errors(doing: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
             raise MachineError(f"{doing}: {os.strerror(error.errno).lower()}") from error
         raise
+    except Exception as error:  # safetensors and torch wrap a full disk in kinds of their own
+        if "no space left on device" in str(error).lower():
+            raise MachineError(f"{doing}: no space left on device") from error
+        raise
 
 
 def _umask() -> int:

@@ -77,6 +77,7 @@ def run(recipe: str, output: Path | None, overrides: tuple[str, ...], smoke: boo
         from distill.pipeline import free_folder
         from distill.pipeline import run as carry_out
 
+        _hush_loading()
         folder = output or free_folder(path.stem, Path("runs"))
         click.echo(f"{path.stem} → {folder}", err=True)
         report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
@@ -163,6 +164,7 @@ def evaluate(folders: tuple[Path, ...], recipe: str, overrides: tuple[str, ...],
         from distill.evaluation import evaluate as measure
         from distill.predict import result_of
 
+        _hush_loading()
         found = {_title(folder, folders): result_of(folder) for folder in folders}
         names = checkpoint.label_names(checkpoint.read_config(next(iter(found.values()))))
         data = load(settings.data, names=names, metric=settings.metric, seed=settings.seed, beside=path.parent)
@@ -264,6 +266,13 @@ def _hush() -> None:
     for name in ("transformers", "accelerate", "datasets", "torch", "onnxruntime"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|datasets|onnx.*)(\..*)?")
+
+
+def _hush_loading() -> None:
+    """No bars of transformers for reading and writing weights, which take a moment; ours stay."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 class _Plain(logging.Formatter):

@@ -33,7 +33,9 @@ _PLAIN_ATTENTION = 256  # tokens
 
 @dataclass
 class TrainingLog:
-    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace."""
+    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace
+    (validation included).
+    """
 
     step: str
     dtype: str
