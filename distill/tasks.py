@@ -176,6 +176,14 @@ class TextClassification:
             if (labels == i).any()
         }
 
+    def confusion(self, predictions: Array, labels: Array) -> list[list[int]] | None:
+        """How often each true label (a row) got each prediction (a column); only for one label an example."""
+        if self.problem != "single_label_classification":
+            return None
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(labels, predictions, labels=range(len(self.labels))).tolist()
+
     def answer(self, logits: Array, threshold: float = 0.5) -> list[dict[str, float]]:
         """What a person wants to read: for each example the predicted labels with their probabilities, best first."""
         answers = []

@@ -170,7 +170,7 @@ def without_memory(monkeypatch) -> None:
     import distill.evaluation
 
     assert distill.evaluation  # its function `evaluate` hides the module of this name, which is what is patched
-    monkeypatch.setattr(sys.modules["distill.evaluation.comparison"], "peak_memory", lambda _: 123.0)
+    monkeypatch.setattr(sys.modules["distill.evaluation.session"], "peak_memory", lambda _: 123.0)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

@@ -40,7 +40,7 @@ def error_of(*arguments: str | Path, stdin: str | bytes | None = None) -> str:
 @pytest.fixture
 def unweighed(monkeypatch):
     """Memory is not measured: it takes a process for each checkpoint, and test_pipeline does it."""
-    monkeypatch.setattr(importlib.import_module("distill.evaluation.comparison"), "peak_memory", lambda served: None)
+    monkeypatch.setattr(importlib.import_module("distill.evaluation.session"), "peak_memory", lambda served: None)
 
 
 # ------------------------------------------------------------------------------------------- help, list and show

@@ -1,8 +1,8 @@
 """Measuring: quality with its uncertainty, latency side by side, memory in a process of its own."""
 
-from distill.evaluation.comparison import Subject, add_teacher_graph, evaluate, make_ledger, score, subjects_in
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.quality import Quality
+from distill.evaluation.session import Subject, add_teacher_graph, evaluate, make_ledger, score, subjects_in
 
 __all__ = [
     "Ledger",

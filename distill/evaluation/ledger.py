@@ -25,6 +25,9 @@ class Row:
     retained: float | None = None
     p_value: float | None = None
     scored_at_batch: int | None = None
+    by_class: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[int]] | None = None
+    calibration: dict[str, Any] | None = None
     latency: list[Latency] = field(default_factory=list)
     memory_mb: float | None = None
 
@@ -36,6 +39,12 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """For report.json."""
         return {**asdict(self), "interval": list(self.interval)}
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Row:
+        """A row as report.json tells it. Raises TypeError for words that it doesn't have."""
+        latency = [Latency(**spent) for spent in told["latency"]]
+        return cls(**{**told, "interval": tuple(told["interval"]), "latency": latency})
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,7 @@ from distill.tasks import TextClassification
 
 _RESAMPLES = 1000
 _BATCHES = (1, 32)
+_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Quality:
     by_class: dict[str, float]
     predictions: np.ndarray
     batch: int | None
+    confusion: list[list[int]] | None = None
+    calibration: dict[str, Any] | None = None
 
     @property
     def worst_class(self) -> tuple[str, float] | None:
@@ -50,8 +54,8 @@ def measure_quality(
         how = {} if size is None else {"batch_size": size, "batch_tokens": 1 << 30}
         logits = answer_all(engine, encoded, title=title, **how)
         predictions = task.predictions(logits, threshold)
-        answers.append((task.score(predictions, encoded.labels), size, predictions))
-    score, size, predictions = min(answers, key=lambda answer: answer[0])
+        answers.append((task.score(predictions, encoded.labels), size, predictions, logits))
+    score, size, predictions, logits = min(answers, key=lambda answer: answer[0])
     return Quality(
         metric=task.metric,
         score=score,
@@ -61,7 +65,35 @@ def measure_quality(
         by_class=task.by_class(predictions, encoded.labels),
         predictions=predictions,
         batch=size,
+        confusion=task.confusion(predictions, encoded.labels),
+        calibration=calibrate(task.probabilities(logits), encoded.labels) if _has_one_label(task) else None,
     )
+
+
+def _has_one_label(task: TextClassification) -> bool:
+    return task.problem == "single_label_classification"
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """How far confidence is from accuracy: the expected calibration error over ten bins of confidence, and the bins.
+
+    `probabilities` (n, labels), `labels` (n,). Each bin has its bounds, examples, mean confidence and accuracy
+    (Naeini et al. 2015; Guo et al. 2017).
+    """
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = [
+        {
+            "low": number / _BINS,
+            "high": (number + 1) / _BINS,
+            "n": int((place == number).sum()),
+            "confidence": float(confidence[place == number].mean()),
+            "accuracy": float(right[place == number].mean()),
+        }
+        for number in np.unique(place).tolist()
+    ]
+    error = sum(found["n"] * abs(found["confidence"] - found["accuracy"]) for found in bins) / len(labels)
+    return {"expected_error": float(error), "bins": bins}
 
 
 def _interval(

@@ -92,7 +92,8 @@ class Data(Settings):
     test: Share | str = Field(0.2, description="share of the rows, or the split or file, that is only ever scored")
     max_length: int | None = Field(None, ge=4, description="tokens a text is cut to; the teacher's limit when not said")
     limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
-    note: str | None = Field(None, description="what a user must know of this data, such as its licence; a run says it")
+    licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
+    note: str | None = Field(None, description="what a user must know of this data; a run says it")
 
     @field_validator("text")
     @classmethod
@@ -351,6 +352,53 @@ class Timing(Settings):
         return value
 
 
+# ----------------------------------------------------------------------------------------- ship and track
+
+_HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+Format = Literal["transformers", "onnx"]
+
+
+class Ship(Settings):
+    """What is handed over: a folder that works without this package, with a model card and a manifest."""
+
+    formats: list[Format] = Field(
+        ["transformers", "onnx"], min_length=1, description="what the folder holds; onnx takes a `quantize` step"
+    )
+    hub: str | None = Field(None, description="push the folder to this repository (organisation/name) on the Hub")
+    private: bool = Field(True, description="whether a repository that the push makes is private")
+    licence: str | None = Field(None, description="licence of what is shipped; the teacher's own when not said")
+
+    @field_validator("hub")
+    @classmethod
+    def _repository(cls, value: str | None) -> str | None:
+        if value is not None and (not _HUB_REPOSITORY.fullmatch(value) or ".." in value or "--" in value):
+            raise ValueError("a repository on the Hub is named organisation/name")
+        return value
+
+
+def _formats(value: Any) -> Any:
+    """`[transformers, onnx]` stands for `{formats: [transformers, onnx]}`."""
+    return {"formats": value} if isinstance(value, list) else value
+
+
+class Track(Settings):
+    """What is told to Weights & Biases, and how the energy of training is estimated."""
+
+    wandb: Literal["auto", "offline", "online", "off"] = Field(
+        "auto", description="auto: online where an API key is at hand, else offline, to be uploaded by `wandb sync`"
+    )
+    project: str = Field("distill", min_length=1, description="the W&B project")
+    entity: str | None = Field(None, description="the W&B team or user; the key's own when not said")
+    tags: list[str] = Field([], description="tags beside those that the recipe gives by itself")
+    weights: Literal["none", "result", "all"] = Field(
+        "result", description="whose weights go into W&B artifacts; the others are told by hash, size and score"
+    )
+    energy: bool = Field(True, description="estimate the energy of training with codecarbon, without a network")
+    country: str | None = Field(
+        None, pattern=r"^[A-Z]{3}$", description="ISO code such as FRA, whose grid turns energy into CO2"
+    )
+
+
 # ------------------------------------------------------------------------------------------------- the whole
 
 
@@ -365,6 +413,10 @@ class Recipe(Settings):
     steps: list[Step] = Field(min_length=1, description="what is done to the student, in this order")
     expect: Expect = Field(default_factory=Expect, description="what the result must reach")
     timing: Timing = Field(default_factory=Timing, description="how latency is measured")
+    ship: Annotated[Ship, BeforeValidator(_formats)] | None = Field(
+        None, description="what is handed over, if anything"
+    )
+    track: Track = Field(default_factory=Track, description="what is told to W&B, and the energy of training")
     seed: int = Field(0, ge=0, lt=2**32, description="of splits, initial weights, batches and dropout")
 
     @field_validator("steps")
@@ -375,3 +427,11 @@ class Recipe(Settings):
                 after = ", ".join(later.kind for later in steps[position + 1 :])
                 raise ValueError(f"quantize comes last, but step {position} is followed by: {after}")
         return steps
+
+    @model_validator(mode="after")
+    def _something_to_ship(self) -> Recipe:
+        if self.ship is not None and "onnx" in self.ship.formats and self.steps[-1].kind != "quantize":
+            raise ValueError(
+                "ship: onnx needs a graph; add `- quantize` as the last step, or ship [transformers] alone"
+            )
+        return self

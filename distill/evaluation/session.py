@@ -136,6 +136,7 @@ def _row(subject: Subject, quality: Quality) -> Row:
         interval=quality.interval, n=quality.n, scores=quality.scores,
         worst_class={"name": worst[0], "score": worst[1]} if worst else None,
         params=subject.parameters, bytes=subject.bytes, scored_at_batch=quality.batch,
+        by_class=quality.by_class, confusion=quality.confusion, calibration=quality.calibration,
     )  # fmt: skip
 
 

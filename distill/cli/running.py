@@ -1,0 +1,77 @@
+"""`distill run` and `distill check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from distill.cli.talking import hush_loading, print_ledger, read, sets, talking
+
+if TYPE_CHECKING:
+    from distill.preflight import Plan
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--output", type=click.Path(path_type=Path), help="The run's folder  [default: runs/RECIPE]")
+@sets
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="Everything on a sliver of the data, in under a minute; figures mean nothing",
+)
+def run(recipe: str, output: Path | None, overrides: tuple[str, ...], smoke: bool) -> None:
+    """Carry out RECIPE: a shipped one by name, or the path of one of your own."""
+    path, settings = read(recipe, overrides)
+    with talking():
+        from distill.pipeline import free_folder
+        from distill.pipeline import run as carry_out
+
+        hush_loading()
+        folder = output or free_folder(path.stem, Path("runs"))
+        click.echo(f"{path.stem} → {folder}", err=True)
+        report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
+    print_ledger(report.ledger, path.stem)
+    for expectation in report.expectations:
+        click.secho(f"expected {expectation}", fg="green" if expectation.met else "red")
+    if smoke:
+        click.echo("a smoke run: it works, but its figures mean nothing, and what the recipe expects is not judged")
+    result = folder / report.ledger.last.name
+    click.echo(f"\nreport:  {folder / 'report.md'}  (figures: report.json, recipe as run: recipe.yaml)")
+    click.echo(f"result:  {result}")
+    click.echo(f'try it:  distill predict {folder} "a text of yours"')
+    if report.missed:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("recipe")
+@sets
+def check(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Hold RECIPE against its card, checkpoints and data; tell every problem at once. Downloads nothing."""
+    path, settings = read(recipe, overrides)
+    with talking():
+        from distill.preflight import prepare
+
+        plan = prepare(settings, path.parent, fetch=False)
+    _print_plan(plan)
+    if plan.problems:
+        sys.exit(2)
+    what = "nothing wrong" if not (plan.missing or plan.unchecked) else "nothing wrong in what could be checked"
+    click.echo(f"{path.stem}: {what}")
+
+
+def _print_plan(plan: Plan) -> None:
+    if plan.data is not None:
+        for note in plan.data.notes:
+            click.echo(f"data: {note}")
+    for note in plan.notes:
+        click.echo(f"note: {note}")
+    for word, lines in (("not checked", plan.unchecked), ("a run needs", plan.missing)):
+        for line in lines:
+            click.echo(f"{word}: {line}")
+    for problem in plan.problems:
+        click.echo(f"error: {problem}", err=True)

@@ -1,0 +1,6 @@
+"""What a run tells: report.json for programs, report.md and report.html for people, and the judgement of `expect`."""
+
+from distill.report.document import SCHEMA, Expectation, Report, judge, reading_help
+from distill.report.machine import machine, versions
+
+__all__ = ["SCHEMA", "Expectation", "Report", "judge", "machine", "reading_help", "versions"]
