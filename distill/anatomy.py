@@ -14,6 +14,7 @@ from distill.errors import CheckpointError
 from distill.library import nearest
 
 Word = Literal["layers", "hidden_size", "positions"]
+LARGEST: Mapping[Word, int] = {"layers": 1000, "hidden_size": 1_000_000, "positions": 100_000_000}  # beyond: hostile
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,28 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def size(config: Mapping[str, Any], word: Word) -> int | None:
-    """A config's number of layers, hidden size or positions; None when the family or the key is unknown."""
+    """A config's number of layers, hidden size or positions; None when the family or the key is unknown.
+
+    Raises CheckpointError for what is no number, below 0 or beyond LARGEST.
+    """
     family = FAMILIES.get(str(config.get("model_type")))
     value = config.get(family.config[word] if family else _BERT_KEYS[word])
     if value is None:
         return None
-    if not isinstance(value, int):
-        raise CheckpointError(f"the config of this {config.get('model_type')} says {value!r} for its {word}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CheckpointError(f"the config of this {config.get('model_type')} says {value!r:.60} for its {word}")
+    if not 0 <= value <= LARGEST[word]:
+        shown = value if abs(value) < 10**18 else "a huge number"
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says {shown} for its {word}; it can be 0 to {LARGEST[word]}"
+        )
     if family is None or word != "positions":
         return value
     padding = config.get("pad_token_id")
+    if padding is not None and (not isinstance(padding, int) or not 0 <= padding < value):
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says {padding!r:.60} for its pad_token_id"
+        )
     reserved = (1 if padding is None else padding) + 1
     return value - (reserved if family.reserved_positions == "padding" else family.reserved_positions)
 

@@ -1,15 +1,19 @@
-"""Teacher cards: where a checkpoint comes from, and the hashes that prove it is the one that is meant."""
+"""Teacher cards: where a checkpoint comes from, and the hashes that prove it is the one that is meant.
+
+A card comes from somebody else more often than a recipe does, so it names no path of the machine: its `folder` lies
+below the card's own folder, its package's files in that package, its hashes are of files in the checkpoint's folder.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from distill import checkpoint, packages
+from distill import anatomy, checkpoint, packages
 from distill.errors import CheckpointError
-from distill.library import find
+from distill.library import find, leads_out
 from distill.recipe.reading import load_settings
 from distill.recipe.settings import Settings
 
@@ -36,8 +40,8 @@ class Card(Settings):
 
     family: Literal["encoder"] = Field(description="encoder, decoder or encoder-decoder")
     model_type: str = Field(description="transformers' name of the architecture")
-    layers: int = Field(ge=1, description="number of layers")
-    hidden_size: int = Field(ge=1, description="width of the hidden states")
+    layers: int = Field(ge=1, le=anatomy.LARGEST["layers"], description="number of layers")
+    hidden_size: int = Field(ge=1, le=anatomy.LARGEST["hidden_size"], description="width of the hidden states")
     parameters: int = Field(ge=1, description="number of parameters")
     task: str | None = Field(None, description="the task its head was trained for; nothing when it has no head")
     labels: list[str] | None = Field(None, description="names of the head's labels, in order")
@@ -47,10 +51,27 @@ class Card(Settings):
     note: str | None = Field(None, description="what a user must know; a run says it")
     package: Package | None = Field(None, description="files that an installed package ships")
     hub: Hub | None = Field(None, description="files on the Hub")
-    folder: str | None = Field(None, description="files in a folder")
+    folder: str | None = Field(None, description="files in a folder beside the card or below it")
     sha256: dict[str, Sha256] = Field(
         description="SHA-256 by file name: weights and config at least, the tokenizer too"
     )
+
+    _beside: Path | None = PrivateAttr(None)
+
+    @field_validator("folder")
+    @classmethod
+    def _below(cls, value: str | None) -> str | None:
+        if value is not None and not _stays(value):
+            raise ValueError("a card names a folder beside itself or below; name any other in a recipe's `checkpoint:`")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _inside(cls, value: dict[str, str]) -> dict[str, str]:
+        for file in value:
+            if not _stays(file):
+                raise ValueError(f"{file}: a card lists files that are in the checkpoint's folder")
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> Card:
@@ -64,28 +85,54 @@ class Card(Settings):
         return self
 
 
+def _stays(path: str) -> bool:
+    """Whether a path, as it is written, is relative and never goes up."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return bool(parts) and not path.startswith(("/", "~", "\\")) and ".." not in parts and ":" not in parts[0]
+
+
 def load_card(name: str) -> Card:
     """A shipped card by name, or one of your own by path. Raises RecipeError."""
-    return load_settings(find("teachers", name), Card)
+    path = find("teachers", name)
+    found = load_settings(path, Card)
+    found._beside = path.absolute().parent
+    return found
 
 
 def locate(card: Card, name: str) -> Path:
     """The card's folder, every listed file checked against its hash: the package first, then a folder, then the Hub.
 
-    Raises CheckpointError when the files can't be had or aren't the ones that the card means.
+    A folder is looked for beside the card. Raises CheckpointError when the files can't be had, lie elsewhere by a link,
+    or aren't the ones that the card means.
     """
     if card.package and packages.is_installed(card.package.name):
         folder = packages.find_file(card.package.name, card.package.path)
+        _stay(card, name, folder, within=folder)
+        verify(card, name, folder)
+        checkpoint.inspect(folder)
     elif card.folder:
-        if not Path(card.folder).expanduser().is_dir():
-            raise CheckpointError(f"card {name}: no folder {card.folder} (looked from {Path.cwd()})")
-        folder = checkpoint.locate(card.folder)
+        beside = card._beside or Path.cwd()
+        folder = beside / card.folder
+        if not folder.is_dir():
+            raise CheckpointError(f"card {name}: no folder {card.folder} (looked in {beside})")
+        _stay(card, name, folder, within=beside)
+        verify(card, name, folder)
+        checkpoint.locate(str(folder))
     elif card.hub:
         folder = _from_hub(card, name)
+        verify(card, name, folder)
     else:
         raise CheckpointError(f"card {name}: {packages.not_installed(card.package.name)}")
-    verify(card, name, folder)
     return folder
+
+
+def _stay(card: Card, name: str, folder: Path, within: Path) -> None:
+    """Refuses a checkpoint's folder, and files in it, that are links to elsewhere. The Hub's cache is made of links."""
+    for path in (folder, *(folder / file for file in card.sha256)):
+        if leads_out(path, within):
+            raise CheckpointError(
+                f"card {name}: {path} is a link that leads out of {within}; put the files themselves there"
+            )
 
 
 def verify(card: Card, name: str, folder: Path) -> None:

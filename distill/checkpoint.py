@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy, tasks
+from distill import anatomy, safety, tasks
 from distill.errors import CheckpointError, MachineError
 from distill.tasks import TextClassification
 
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from distill.data import Encoded, Splits
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
+)  # fmt: skip
+_LARGEST_CARD = 1 << 20  # bytes of a model card
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 
@@ -81,6 +85,7 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
     import transformers
     from accelerate import PartialState
 
+    inspect(folder)
     config, auto_class = _config_for(folder, task, new_head), task.auto_class if task else TextClassification.auto_class
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -92,7 +97,9 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
             )  # fmt: skip
             if new_head:
                 _start_head(model)
-    except Exception as error:  # damaged weights and tokenizers raise kinds of their own without a common base
+    except BaseException as error:  # damaged weights and tokenizers raise kinds of their own without a common base
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # what Rust's code throws
+            raise
         raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if new_head:  # the body must be whole; its pooler and its head are what is trained
@@ -116,7 +123,12 @@ def _config_for(folder: Path, task: TextClassification | None, new_head: bool) -
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a config's own checks raise kinds without a common base
+        if "auto_map" in (told := read_config(folder)):
+            raise CheckpointError(
+                f"{folder}: transformers has no model type '{told['model_type']:.60}' without the checkpoint's own "
+                "code (auto_map), which is never run; choose a model type that transformers knows"
+            ) from None
         raise CheckpointError(f"{folder}: transformers can't read its config: {_first_line(error)}") from error
     if task is not None and not new_head and (misfit := task.misfit(read_config(folder))):
         raise CheckpointError(f"{folder}: its head doesn't fit the data: {misfit}")
@@ -154,6 +166,7 @@ def locate(name: str, revision: str | None = None) -> Path:
         )
     if not any((folder / file).is_file() for file in _VOCABULARIES):
         raise CheckpointError(f"{name}: no tokenizer in it ({', '.join(_VOCABULARIES)}); save its tokenizer beside it")
+    inspect(folder)
     return folder
 
 
@@ -181,14 +194,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint folder's config.json as a dict. Raises CheckpointError."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = safety.read_json(path)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint folder") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({_first_line(error)})") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise CheckpointError(f"{path}: names no model_type")
+    safety.check_config(config, str(path))
     return config
+
+
+def inspect(folder: Path) -> None:
+    """Looks through a folder before anything is loaded from it, as distill.safety tells. Raises CheckpointError."""
+    weights = [path for path in _weight_files(folder, "model.safetensors") if path.is_file()]
+    safety.check_folder(folder, read_config(folder), weights)
 
 
 def label_names(config: dict[str, Any]) -> list[str] | None:
@@ -208,7 +226,7 @@ def same_tokenizer(one: Path, other: Path) -> bool:
     files = [folder / "tokenizer.json" for folder in (one, other)]
     if not all(file.is_file() for file in files):
         return False
-    vocabularies = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    vocabularies = [safety.read_json(file) for file in files]
     return all(
         vocabularies[0].get(part) == vocabularies[1].get(part) for part in ("model", "normalizer", "pre_tokenizer")
     )
@@ -226,14 +244,33 @@ def engine_files(folder: Path, weights: str) -> list[Path]:
 def _weight_files(folder: Path, weights: str) -> list[Path]:
     index = folder / f"{weights}.index.json"
     if not (folder / weights).is_file() and index.is_file():
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / shard for shard in sorted(set(shards))]
+        return [folder / shard for shard in safety.shards(index)]
     return [folder / weights, *folder.glob(f"{weights}.data")]
 
 
 def count_bytes(folder: Path, weights: str = "model.safetensors") -> int:
     """Size in bytes of what one engine needs to answer."""
     return sum(path.stat().st_size for path in engine_files(folder, weights))
+
+
+def fingerprint(folder: Path, weights: str = "model.safetensors") -> str:
+    """SHA-256 over the bytes of what one engine needs to answer; the folder's place is no part of it."""
+    told = [[path.name, sha256(path)] for path in sorted(engine_files(folder, weights))]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that a checkpoint's own model card (README.md) names; None when it names none."""
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    if not path.is_file() or path.stat().st_size > _LARGEST_CARD:
+        return None
+    try:
+        found = ModelCard.load(path).data.to_dict().get("license")
+    except Exception:  # somebody else's page, in whatever form: the library raises kinds without a common base
+        return None
+    return found if isinstance(found, str) else None
 
 
 @contextlib.contextmanager
@@ -275,14 +312,25 @@ def machine_errors(doing: str) -> Iterator[None]:
     """Turns a full disk or a folder that can't be written into one clear MachineError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
-            raise MachineError(f"{doing}: {os.strerror(error.errno).lower()}") from error
+    except MachineError:
         raise
-    except Exception as error:  # safetensors and torch wrap a full disk in kinds of their own
-        if "no space left on device" in str(error).lower():
-            raise MachineError(f"{doing}: no space left on device") from error
-        raise
+    except Exception as error:
+        if (reason := _disk_failure(error)) is None:
+            raise
+        raise MachineError(f"{doing}: {reason}") from error
+
+
+def _disk_failure(error: BaseException) -> str | None:
+    """Why a file could not be written, when an error is about that; safetensors and torch hide it in their own."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return os.strerror(error.errno).lower()
+    text = str(error).lower()
+    if "no space left on device" in text:
+        return "no space left on device"
+    if "inline_container.cc" in text or "pytorchstreamwriter" in text:
+        return "a file could not be written whole; is the disk full?"
+    inner = error.__cause__ or error.__context__
+    return _disk_failure(inner) if inner is not None and not isinstance(error, OSError) else None
 
 
 def _umask() -> int:

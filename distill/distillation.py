@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from distill import anatomy
-from distill.checkpoint import Checkpoint
+from distill.checkpoint import Checkpoint, machine_errors
 from distill.data import Encoded, Splits
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
@@ -18,7 +21,7 @@ from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import TextClassification
 from distill.teacher import answering
-from distill.training import Objective, TrainingLog, choose_dtype, fit
+from distill.training import Objective, Watch, choose_dtype, fit
 
 
 def finetune(
@@ -26,17 +29,17 @@ def finetune(
     words: settings.Finetune,
     *,
     data: Splits,
-    log: list[TrainingLog] | None = None,
-    title: str = "finetune",
+    watch: Watch | None = None,
 ) -> Checkpoint:
     """A checkpoint trained on the labels of the training split, at its best epoch on validation.
 
-    The checkpoint given stays as it was. Raises TrainingError.
+    The checkpoint given stays as it was; `watch` follows the training and holds its log in the end. Raises
+    TrainingError.
     """
     checkpoint = checkpoint.copy()
     checkpoint.model.requires_grad_(True)
     objective = Lesson(checkpoint.model, data.task, labels=settings.Term(weight=1.0))
-    return _train(checkpoint, objective, words, data, None, title, log)
+    return _train(checkpoint, objective, words, data, None, watch or Watch("finetune"))
 
 
 def distill(
@@ -45,12 +48,12 @@ def distill(
     *,
     data: Splits,
     teacher: Checkpoint,
-    log: list[TrainingLog] | None = None,
-    title: str = "distill",
+    watch: Watch | None = None,
 ) -> Checkpoint:
     """A student trained to imitate its teacher on the training split, at its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
+    `watch` follows the training and holds its log in the end.
     Raises CheckpointError where the two don't fit, TrainingError.
     """
     student = student.copy()
@@ -75,13 +78,30 @@ def distill(
         pairs,
         widths,
     )
-    with tempfile.TemporaryDirectory(prefix="distill-signals-") as scratch:
+    with _scratch(watch) as scratch:
         source = answering(
             teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
-            dtype=choose_dtype(words.dtype), scratch=Path(scratch),
+            dtype=choose_dtype(words.dtype), scratch=scratch,
         )  # fmt: skip
         rows = theirs if pairs and mine.types is None else mine  # the same ids; a live teacher may want token types
-        return _train(student, objective, words, data, source, title, log, rows)
+        return _train(student, objective, words, data, source, watch or Watch("distill"), rows)
+
+
+@contextlib.contextmanager
+def _scratch(watch: Watch | None) -> Iterator[Path]:
+    """A folder for the teacher's signals: in the training's own, where a killed run leaves nothing behind for long."""
+    if watch is None or watch.folder is None:
+        with tempfile.TemporaryDirectory(prefix="distill-signals-") as scratch:
+            yield Path(scratch)
+        return
+    scratch = watch.folder / "signals"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with machine_errors(f"writing {scratch}"):
+        scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Lesson(Objective):
@@ -177,7 +197,7 @@ def _same_tokens(one: Encoded, other: Encoded) -> bool:
 
 def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
-    title: str, log: list[TrainingLog] | None, rows: Encoded | None = None,
+    watch: Watch, rows: Encoded | None = None,
 ) -> Checkpoint:  # fmt: skip
     model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
     engine = Torch(model, choose_dtype(words.dtype))
@@ -186,12 +206,10 @@ def _train(
         logits = answer_all(engine, held)
         return task.score(task.predictions(logits, task.choose_threshold(logits, held.labels)), held.labels)
 
-    record = fit(
+    fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, seed=data.seed, title=title,
+        answer=source.signals if source else None, seed=data.seed, watch=watch,
     )  # fmt: skip
-    if log is not None:
-        log.append(record)
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     set_threshold(checkpoint, data)

@@ -47,6 +47,18 @@ def find(kind: Kind, name: str) -> Path:
     return shelf(kind) / f"{name}.yaml"
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path lies outside a folder once its `..` and every link in it are followed; the file need not be there.
+
+    This is the rule for what a recipe or a card names by a relative path: it stays below the folder that it starts in.
+    A link that goes round in a circle leads out, too.
+    """
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return True
+
+
 def summary(path: Path) -> str:
     """The first comment line of a shelf file: what it is for."""
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]

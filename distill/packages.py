@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from distill.errors import DistillError
+from distill.library import leads_out
 
 DISTRIBUTION = "distill-toolkit"
 
@@ -24,15 +25,27 @@ def is_installed(name: str) -> bool:
 def find_file(name: str, path: str) -> Path:
     """A file or folder that an installed distribution ships, by its path below site-packages.
 
-    Raises DistillError when the distribution isn't installed or ships no such path.
+    Raises DistillError when the distribution isn't installed or ships no such path: another distribution's files, a
+    path out of site-packages, and a link that leads out of it are none of its own.
     """
     if not is_installed(name):
         raise DistillError(not_installed(name))
     installed = importlib.metadata.distribution(name)
     found = Path(str(installed.locate_file(path)))
-    if ".." in Path(path).parts or Path(path).is_absolute() or not found.exists():
+    plain = not Path(path).is_absolute() and ".." not in Path(path).parts
+    if not plain or not found.exists() or not _ships(installed, path):
         raise DistillError(f"the package {name} {installed.version} ships no {path}")
+    if leads_out(found, Path(str(installed.locate_file("")))):
+        raise DistillError(f"the package {name} {installed.version}: {path} is a link that leads out of the package")
     return found
+
+
+def _ships(installed: importlib.metadata.Distribution, path: str) -> bool:
+    """Whether a path is in the distribution's own list of files, where it has one."""
+    listed, wanted = installed.files, PurePosixPath(path)
+    return listed is None or any(
+        wanted == PurePosixPath(file) or wanted in PurePosixPath(file).parents for file in listed
+    )
 
 
 def not_installed(name: str) -> str:

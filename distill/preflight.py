@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill import anatomy, card, checkpoint, packages
+from distill import anatomy, card, checkpoint, packages, safety
 from distill.data.loading import Splits, load
 from distill.errors import CheckpointError, DistillError, RecipeError
-from distill.library import is_path
+from distill.library import is_path, leads_out
 from distill.recipe import settings
 from distill.tasks import TASKS
 
@@ -112,9 +112,19 @@ def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | 
 
 
 def _near(name: str, plan: Plan) -> str:
-    """A relative path as it stands beside the recipe, when it is there; any other name as it is."""
-    near = plan.beside / name if plan.beside and not Path(name).is_absolute() else None
-    return str(near) if near is not None and near.exists() else name
+    """A relative path as it stands beside the recipe, when it is there; any other name as it is.
+
+    A relative path stays below the folder that it starts in; what is written in full is the user's own choice. Raises
+    CheckpointError.
+    """
+    given = Path(name).expanduser()
+    if given.is_absolute():
+        return name
+    beside = plan.beside is not None and (plan.beside / given).exists()
+    folder = plan.beside if beside else Path.cwd()
+    if (beside or given.exists() or ".." in given.parts) and leads_out(folder / given, folder):
+        raise CheckpointError(f"{name} leads out of {folder.resolve()}; name it by its full path")
+    return str(folder / given) if beside else name
 
 
 def _find_student(plan: Plan, fetch: bool) -> None:
@@ -256,6 +266,8 @@ def _check_hidden_states(plan: Plan) -> None:
 def _student_config(plan: Plan) -> Config | None:
     choice = plan.recipe.student
     if choice.config is not None:
+        words = {"vocab_size": (plan.teacher_config or {}).get("vocab_size"), **choice.config}
+        safety.check_buildable(words, "student.config")
         return choice.config
     if plan.student_folder is not None:
         return checkpoint.read_config(plan.student_folder)

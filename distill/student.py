@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from distill import anatomy, checkpoint
+from distill import anatomy, checkpoint, safety
 from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
 from distill.library import nearest
@@ -56,6 +56,7 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassific
     from accelerate import PartialState
 
     facts = read_student_config(config, teacher, task)
+    safety.check_buildable(facts.to_dict(), "student.config")
     transformers.set_seed(seed)
     try:
         model = getattr(transformers, task.auto_class).from_config(facts)
@@ -68,6 +69,7 @@ def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: TextC
     """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
     import transformers
 
+    safety.check_config(config, "student.config")
     given = {key: value for key, value in config.items() if key != "model_type"}
     try:
         standard = transformers.AutoConfig.for_model(config["model_type"])

@@ -195,9 +195,15 @@ def topics(topics_csv):
     return load_data(Data(source=str(topics_csv), validation=0.2, test=0.2, max_length=16), seed=1)
 
 
+@pytest.fixture(autouse=True)
+def _store(tmp_path_factory, monkeypatch):
+    """No test finds what another has left in the store, nor writes into the user's own."""
+    monkeypatch.setenv("DISTILL_STORE", str(tmp_path_factory.mktemp("store")))
+
+
 @pytest.fixture
 def recipe_file(tmp_path, body, topics_csv):
-    """Writes a small recipe on the tiny teacher; keyword arguments replace whole sections."""
+    """Writes a small recipe on the tiny teacher, told to nobody; keyword arguments replace whole sections."""
     import json
 
     def write(**sections: object) -> Path:
@@ -208,6 +214,7 @@ def recipe_file(tmp_path, body, topics_csv):
             "data": {"source": str(topics_csv), "validation": 0.2, "test": 0.2, "max_length": 16},
             "steps": [{"distill": {"imitate": {"logits": 1.0, "hidden_states": 1.0}, "epochs": 2}}, "quantize"],
             "timing": {"batch": [1], "rounds": 3},
+            "track": {"wandb": "off", "energy": False},
         }
         path = tmp_path / "recipe.yaml"
         path.write_text(json.dumps({key: value for key, value in {**recipe, **sections}.items() if value is not None}))

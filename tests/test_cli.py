@@ -18,7 +18,9 @@ from distill import library
 from distill.cli import main
 from distill.errors import DataError, DistillError, MachineError, RecipeError
 
-COMMANDS = ["run", "check", "list", "show", "copy", "evaluate", "predict"]
+COMMANDS = [
+    "run", "check", "status", "compare", "verify", "predict", "evaluate", "sweep", "list", "show", "copy", "cache",
+]  # fmt: skip
 
 
 def ask(*arguments: str | Path, stdin: str | bytes | None = None):
@@ -141,7 +143,7 @@ def test_an_override_reaches_the_recipe(recipe_file):
         "student.layers asks for 9 layers, but the teacher has 4 layers"
     )
     assert error_of("check", recipe_file(), "--set", "sed=9").endswith(
-        "(known here: task, metric, teacher, student, data, steps, expect, timing, seed)"
+        "(known here: task, metric, teacher, student, data, steps, expect, timing, ship, track, seed)"
     )
 
 
@@ -169,7 +171,7 @@ def test_ctrl_c_while_running_leaves_with_130(recipe_file, tmp_path, monkeypatch
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill.pipeline.preflight.prepare", stop)
+    monkeypatch.setattr("distill.pipeline.running.preflight.prepare", stop)
     done = ask("run", recipe_file(), "--output", tmp_path / "run")
     assert done.exit_code == 130
     assert done.stderr.endswith("\nstopped\n")

@@ -20,7 +20,7 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.recipe import settings
 from distill.signals import Signals, tensors
-from distill.training import TrainingLog, choose_dtype, fit
+from distill.training import TrainingLog, Watch, choose_dtype, fit
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}
 ONE_BATCH = {"batch_size": 64, "schedule": "constant", "patience": 10}
@@ -60,10 +60,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def learn(pupil: Checkpoint, bert: Checkpoint, data, **words: object) -> tuple[Checkpoint, TrainingLog]:
-    log: list[TrainingLog] = []
-    made = distill(pupil, Distill(**{**FAST, **words}), data=data, teacher=bert, log=log)
-    (record,) = log
-    return made, record
+    watch = Watch("distill")
+    made = distill(pupil, Distill(**{**FAST, **words}), data=data, teacher=bert, watch=watch)
+    return made, watch.log
 
 
 # ------------------------------------------------------------------------------------- what the loss is
@@ -204,7 +203,7 @@ def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
 
     words = Distill(**FAST, batch_size=6)
     with pytest.raises(TrainingError) as told:
-        fit(lesson, pupil.encode(data, "train"), words, validate=lambda: 0.0, answer=answer, title="1-distill")
+        fit(lesson, pupil.encode(data, "train"), words, validate=lambda: 0.0, answer=answer, watch=Watch("1-distill"))
     assert len(asked) == 3
     assert "1-distill: the term 'logits' is nan in step 3" in str(told.value)
     assert str(asked[2])[:-1] in str(told.value)
@@ -274,22 +273,22 @@ def test_validation_and_the_trained_model_run_without_dropout(bert, data):
 
 
 def test_the_score_told_of_the_best_epoch_is_that_of_the_model_given_back(bert, data):
-    log: list[TrainingLog] = []
-    made = finetune(bert, Finetune(learning_rate=1e-3, epochs=3, dtype="float32"), data=data, log=log)
+    watch = Watch()
+    made = finetune(bert, Finetune(learning_rate=1e-3, epochs=3, dtype="float32"), data=data, watch=watch)
     held = made.encode(data, "validation")
     score = data.task.score(data.task.predictions(answer_all(Torch(made.model), held)), held.labels)
-    assert score == max(epoch["score"] for epoch in log[0].epochs)
+    assert score == max(epoch["score"] for epoch in watch.log.epochs)
 
 
 @pytest.mark.parametrize(
     ("words", "steps"), [({"max_steps": 3, "epochs": 9}, 3), ({"epochs": 0.5}, 1), ({"epochs": 2}, 4)]
 )
 def test_a_training_takes_as_many_steps_as_it_was_told(bert, data, words, steps):
-    log: list[TrainingLog] = []
-    finetune(bert, Finetune(**FAST, **words), data=data, log=log)
-    assert log[0].records[-1]["step"] == steps
-    assert log[0].epochs
-    assert log[0].samples_per_second > 0
+    watch = Watch()
+    finetune(bert, Finetune(**FAST, **words), data=data, watch=watch)
+    assert watch.log.records[-1]["step"] == steps
+    assert watch.log.epochs
+    assert watch.log.samples_per_second > 0
 
 
 # ------------------------------------------------------------------------------------- what is left alone
@@ -331,7 +330,7 @@ def test_the_dropout_of_a_checkpoint_comes_back_after_training(bert, data):
 
 
 def test_dropout_of_zero_makes_training_deterministic_in_every_family(family, tmp_path):
-    from distill.training import _dropout
+    from distill.training.loop import _dropout
 
     model = load_tiny(tmp_path / family, family).model
     ids = torch.arange(20, 40).reshape(2, 10)
@@ -372,9 +371,9 @@ def test_every_problem_trains_both_ways(tmp_path, problem, texts):
     data = make_splits(problem, texts)
     names = data.task.labels
     trained = load_tiny(tmp_path / "bert", labels=names, problem_type=problem)
-    tuned: list[TrainingLog] = []
-    trained = finetune(trained, Finetune(**FAST, epochs=8, batch_size=16, patience=8), data=data, log=tuned)
-    assert tuned[0].records[-1]["loss"] < tuned[0].records[0]["loss"]
+    tuned = Watch()
+    trained = finetune(trained, Finetune(**FAST, epochs=8, batch_size=16, patience=8), data=data, watch=tuned)
+    assert tuned.log.records[-1]["loss"] < tuned.log.records[0]["loss"]
     imitate = {"logits": 1.0, "hidden_states": 0.1, "labels": 0.5}
     made, told = learn(cut(trained, 2), trained, data, imitate=imitate, epochs=3)
     assert told.records[-1]["loss"] < told.records[0]["loss"]

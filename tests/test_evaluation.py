@@ -22,7 +22,7 @@ from distill.distillation import set_threshold
 from distill.engines import OnnxRuntime, Torch, answer_all
 from distill.errors import CheckpointError, DistillError
 from distill.evaluation import Ledger, Row, Subject, make_ledger, quality, score, subjects_in
-from distill.evaluation.quality import measure_quality, paired_p_value
+from distill.evaluation.quality import Quality, calibrate, measure_quality, paired_p_value
 from distill.evaluation.timing import Latency, measure_latency
 from distill.recipe import settings
 from distill.report import Report, judge
@@ -421,7 +421,7 @@ def report(recipe_file):
     parity = {"rows": 9, "split": "validation", "metric": "accuracy", "torch": {"score": 0.7}}
     recipe = load_recipe(recipe_file(expect={"retained": "at least 0.8", "size": "at most 0.1"}))
     return Report(
-        "tiny", recipe, hand_made(), [told], {"rows": {"train": 72}}, {"evaluation": 1.25},
+        "tiny", recipe, hand_made(), [told.as_dict()], {"rows": {"train": 72}}, {"evaluation": 1.25},
         parity={**parity, "onnx-fp32": graph, "onnx-int8": graph}, notes=["a note on the data"],
     )  # fmt: skip
 
@@ -436,8 +436,9 @@ def strict(text: str) -> dict:
 def test_report_json_has_the_keys_of_its_schema(report, tmp_path):
     report.write(tmp_path)
     found = strict((tmp_path / "report.json").read_text())
-    assert {"schema", "run", "recipe", "versions", "machine", "seed", "rows", "training", "expect"} <= set(found)
-    assert found["schema"] == 1 and found["run"] == "tiny"
+    assert {"schema", "run", "recipe", "recipe_sha256", "versions", "machine", "seed", "rows", "training", "expect",
+            "teacher", "steps", "energy", "parity", "notes", "data", "smoke", "seconds"} == set(found)  # fmt: skip
+    assert found["schema"] == 2 and found["run"] == "tiny"
     for line in found["rows"]:
         assert {"name", "format", "score", "metric", "interval", "n", "retained", "p_value", "worst_class", "params",
                 "bytes", "latency", "memory_mb"} <= set(line)  # fmt: skip
@@ -447,6 +448,11 @@ def test_report_json_has_the_keys_of_its_schema(report, tmp_path):
     assert found["training"][0]["records"][0]["terms"]["logits"]["share"] == 1
     assert found["versions"]["torch"] == torch.__version__
     assert settings.Recipe.model_validate(found["recipe"]) == report.recipe
+
+
+def test_a_row_is_read_back_from_report_json(report):
+    for row in report.ledger.rows:
+        assert Row.from_dict(json.loads(json.dumps(row.as_dict()))) == row
 
 
 def test_report_md_tells_both_baselines_what_was_missed_and_the_notes(report, tmp_path):
@@ -580,3 +586,38 @@ def test_a_folder_that_cannot_answer_is_refused_with_the_reason(tmp_path, body, 
     (mute / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         Predictor(mute)
+
+
+# ---------------------------------------------------------------------------------------- confusion and calibration
+
+
+def test_the_confusion_counts_true_labels_by_row():
+    task = TextClassification("single_label_classification", ("a", "b", "c"), "accuracy")
+    predictions, labels = np.array([0, 1, 1, 2, 0, 0]), np.array([0, 1, 0, 0, 0, 1])
+    expected = [[0] * 3 for _ in range(3)]
+    for predicted, true in zip(predictions, labels, strict=True):
+        expected[true][predicted] += 1
+    assert task.confusion(predictions, labels) == expected == [[2, 1, 1], [1, 1, 0], [0, 0, 0]]
+    assert TextClassification("regression", ("x",), "spearman").confusion(predictions, labels) is None
+
+
+def test_the_calibration_error_is_the_weighted_gap_of_confidence_and_accuracy():
+    probabilities = np.array([[0.9, 0.1], [0.95, 0.05], [0.4, 0.6], [0.35, 0.65], [1.0, 0.0]])
+    found = calibrate(probabilities, np.array([0, 1, 1, 0, 0]))
+    assert [(b["low"], b["n"]) for b in found["bins"]] == [(0.6, 2), (0.9, 3)]
+    first, last = found["bins"]
+    assert (first["confidence"], first["accuracy"]) == (pytest.approx(0.625), pytest.approx(0.5))
+    assert (last["confidence"], last["accuracy"]) == (pytest.approx(2.85 / 3), pytest.approx(2 / 3))
+    assert found["expected_error"] == pytest.approx((2 * 0.125 + 3 * (0.95 - 2 / 3)) / 5)
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_quality_survives_json(bert, tmp_path, problem):
+    data = make_splits(problem)
+    model = load_tiny(tmp_path / "bert", labels=data.task.labels, problem_type=problem)
+    found = measure_quality(Torch(model.model), model.encode(data, "test"), data.task)
+    again = Quality.from_dict(json.loads(json.dumps(found.as_dict())))
+    assert again.predictions.dtype == found.predictions.dtype
+    assert (again.predictions == found.predictions).all()
+    assert {**vars(again), "predictions": 0} == {**vars(found), "predictions": 0}
+    assert (again.confusion is not None) == (again.calibration is not None) == (problem.startswith("single"))

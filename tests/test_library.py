@@ -108,7 +108,8 @@ def test_imports_only_point_up():
     graph = {name: module_level_imports(path, known) for name, path in known.items()}
     assert len(graph) > 20
     assert sum(map(len, graph.values())) > 40
-    assert graph["distill"] == graph["distill.cli"] == set()
+    assert graph["distill"] == set()
+    assert all(name.startswith("distill.cli.") for part in graph if ".cli" in part for name in graph[part])
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the cycle
     assert order.index("distill.errors") < order.index("distill.recipe.settings") < order.index("distill.pipeline")
 

@@ -44,19 +44,20 @@ def plain_config(folder: Path, config: dict) -> Path:
     """A checkpoint folder as far as preflight reads one: a config, and weights that are there."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (folder / "tokenizer.json").write_text('{"model": {}}')
     return folder
 
 
 @pytest.fixture
 def write_card(tmp_path, body):
-    """A card of the tiny BERT, with some facts changed."""
+    """A card of the tiny BERT, which lies beside it, with some facts changed."""
+    shutil.copytree(body, tmp_path / "teacher")
 
     def write(**facts: object) -> Path:
         known = {
             "family": "encoder", "model_type": "bert", "layers": 4, "hidden_size": 32, "parameters": 1,
-            "source": "here", "licence": "MIT", "folder": str(body),
+            "source": "here", "licence": "MIT", "folder": "teacher",
             "sha256": {name: checkpoint.sha256(body / name) for name in ("config.json", "model.safetensors")},
         }  # fmt: skip
         path = tmp_path / "mine.yaml"
@@ -238,9 +239,9 @@ def test_files_that_are_not_what_the_card_means_are_refused(recipe_file, write_c
     assert "the card says 000000000000…" in problem
 
 
-def test_a_card_that_fits_is_used_and_its_note_told(recipe_file, write_card, body):
+def test_a_card_that_fits_is_used_and_its_note_told(recipe_file, write_card, tmp_path):
     plan = plan_of(recipe_file(teacher={"card": str(write_card(note="mind this")), "finetune": FINETUNE})).require()
-    assert plan.teacher_folder == body
+    assert plan.teacher_folder == tmp_path / "teacher"
     assert plan.notes == ["teacher: mind this"]
 
 

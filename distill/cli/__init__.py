@@ -8,8 +8,12 @@ import sys
 import click
 
 from distill.cli.asking import evaluate, predict
+from distill.cli.compare import compare
+from distill.cli.keeping import cache, status
 from distill.cli.running import check, run
 from distill.cli.shelf import copy, list_, show
+from distill.cli.sweep import sweep
+from distill.cli.verify import verify
 
 
 class _Commands(click.Group):
@@ -47,5 +51,5 @@ def main() -> None:
     """
 
 
-for _command in (run, check, list_, show, copy, evaluate, predict):
+for _command in (run, check, status, compare, verify, predict, evaluate, sweep, list_, show, copy, cache):
     main.add_command(_command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.talking import hush_loading, print_ledger, read, sets, talking
+from distill.cli.talking import gone_on_with, hush_loading, print_ledger, read, sets, talking
 
 if TYPE_CHECKING:
     from distill.preflight import Plan
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe")
+@click.argument("assignments", nargs=-1, metavar="[PATH=VALUE]...")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder  [default: runs/RECIPE]")
 @sets
 @click.option(
@@ -23,15 +24,23 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Everything on a sliver of the data, in under a minute; figures mean nothing",
 )
-def run(recipe: str, output: Path | None, overrides: tuple[str, ...], smoke: bool) -> None:
-    """Carry out RECIPE: a shipped one by name, or the path of one of your own."""
-    path, settings = read(recipe, overrides)
-    with talking():
-        from distill.pipeline import free_folder
+def run(
+    recipe: str, assignments: tuple[str, ...], output: Path | None, overrides: tuple[str, ...], smoke: bool
+) -> None:
+    """Carry out RECIPE: a shipped one by name, or the path of one of your own.
+
+    PATH=VALUE changes a setting, as --set does. Finished steps are kept in a store and never done twice: after a crash,
+    or to measure again, give the same command.
+    """
+    path, settings = read(recipe, (*overrides, *assignments))
+    with talking(), gone_on_with():
+        from distill.pipeline import choose_folder, sliver
         from distill.pipeline import run as carry_out
+        from distill.recipe import to_yaml
 
         hush_loading()
-        folder = output or free_folder(path.stem, Path("runs"))
+        as_run = to_yaml(sliver(settings) if smoke else settings)
+        folder = output or choose_folder(f"{path.stem}-smoke" if smoke else path.stem, as_run, Path("runs"))
         click.echo(f"{path.stem} → {folder}", err=True)
         report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
     print_ledger(report.ledger, path.stem)
@@ -40,8 +49,10 @@ def run(recipe: str, output: Path | None, overrides: tuple[str, ...], smoke: boo
     if smoke:
         click.echo("a smoke run: it works, but its figures mean nothing, and what the recipe expects is not judged")
     result = folder / report.ledger.last.name
-    click.echo(f"\nreport:  {folder / 'report.md'}  (figures: report.json, recipe as run: recipe.yaml)")
+    click.echo(f"\nreport:  {folder / 'report.html'}  (also report.md; figures: report.json; recipe: recipe.yaml)")
     click.echo(f"result:  {result}")
+    if settings.ship is not None:
+        click.echo(f"shipped: {folder / 'shipped'}  (its claims are checked by: distill verify {folder / 'shipped'})")
     click.echo(f'try it:  distill predict {folder} "a text of yours"')
     if report.missed:
         sys.exit(1)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,25 @@ def read(name: str, overrides: tuple[str, ...]) -> tuple[Path, Recipe]:
 
     path = library.find("recipes", name)
     return path, recipe.load(path, overrides)
+
+
+@contextlib.contextmanager
+def gone_on_with() -> Iterator[None]:
+    """A run that is stopped says that nothing is lost; a polite kill (SIGTERM) stops it as Ctrl-C does."""
+    import signal
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nfinished steps are kept; the same command goes on from here", err=True)
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -60,7 +80,7 @@ def _hush() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     for name in ("transformers", "accelerate", "datasets", "torch", "onnxruntime"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|datasets|onnx.*)(\..*)?")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|datasets|huggingface_hub|onnx.*)(\..*)?")
 
 
 def hush_loading() -> None:

@@ -68,7 +68,12 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, titl
     truncated = 0
     for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
         columns = [list(column) for column in zip(*rows.texts[start : start + _AT_ONCE], strict=True)]
-        found = tokenizer(*columns, truncation=True, max_length=max_length)
+        try:
+            found = tokenizer(*columns, truncation=True, max_length=max_length)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what Rust's code throws is no Exception
+                raise
+            raise CheckpointError(f"the tokenizer gives up on a text: {error}") from None
         ids += [np.asarray(row, dtype=np.int32) for row in found["input_ids"]]
         types += [np.asarray(row, dtype=np.int32) for row in found.get("token_type_ids", ())]
         truncated += sum(bool(row.overflowing) for row in found.encodings)

@@ -8,8 +8,9 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,11 +58,31 @@ class Splits:
         """Rows that were cut, by split, of what has been tokenised so far."""
         return {split: encoded.truncated for (split, *_), encoded in self._encoded.items()}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every text and label of every split, in order."""
+        return self._hash(NAMES)
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """SHA-256 over every text and label of the test split, in order: scores on equal ones can be compared."""
+        return self._hash(("test",))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that a result can depend on in this data."""
+        return {
+            "sha256": self.fingerprint,
+            "max_length": self.max_length,
+            "labels": list(self.task.labels),
+            "problem": self.task.problem,
+            "metric": self.task.metric,
+            "seed": self.seed,
+        }
+
+    def _hash(self, names: Sequence[str]) -> str:
         digest = hashlib.sha256()
-        for name in NAMES:
+        for name in names:
             rows = getattr(self, name)
             digest.update(f"{name} {len(rows)}\n".encode())
             for text, label in zip(rows.texts, rows.labels, strict=True):

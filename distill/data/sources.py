@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill import packages
 from distill.errors import DataError, DistillError
+from distill.library import leads_out
 from distill.recipe.settings import Source
 
 if TYPE_CHECKING:
@@ -41,13 +43,20 @@ def read_split(name: str, source: Source, beside: Path | None, setting: str) -> 
 
 
 def resolve(path: str, beside: Path | None, setting: str) -> Path:
-    """A path beside the recipe, else in the working directory. Raises DataError naming both when it is in neither."""
+    """A path beside the recipe, else in the working directory. Raises DataError naming both when it is in neither.
+
+    A relative path stays below the folder that it starts in: one whose `..` or links lead out is refused. A path that
+    is written in full is the user's own choice.
+    """
     given = Path(path).expanduser()
-    tried = [given] if given.is_absolute() else [folder / given for folder in (beside, Path.cwd()) if folder]
-    for candidate in tried:
+    folders = [None] if given.is_absolute() else [folder for folder in (beside, Path.cwd()) if folder]
+    tried = [given if folder is None else folder / given for folder in folders]
+    for folder, candidate in zip(folders, tried, strict=True):
+        if folder is not None and (".." in given.parts or candidate.exists()) and leads_out(candidate, folder):
+            raise DataError(f"{setting}: {path} leads out of {folder.resolve()}; name it by its full path")
         if candidate.exists():
             return candidate
-    looked = " and ".join(dict.fromkeys(str(candidate.resolve().parent) for candidate in tried))
+    looked = " and ".join(dict.fromkeys(str(Path(os.path.realpath(candidate)).parent) for candidate in tried))
     raise DataError(f"{setting}: no such file or folder: {path} (looked in {looked})")
 
 
@@ -63,6 +72,8 @@ def _from_hub(source: Source, split: str) -> Dataset:
 def _from_path(path: Path, encodings: Sequence[str]) -> Dataset:
     if path.is_dir():
         return _from_folder(path, encodings)
+    if not path.is_file():
+        raise DataError(f"{path}: neither a file nor a folder")
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class)")
     encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
@@ -109,7 +120,7 @@ def _from_file(path: Path, encoding: str) -> Dataset:
 
 
 def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:
-    """One folder a class, one text file an example. Columns: text, label, file."""
+    """One folder a class, one text file an example. Columns: text, label, file. No link may lead out of the folder."""
     from datasets import Dataset
 
     rows: dict[str, list[str]] = {"text": [], "label": [], "file": []}
@@ -118,6 +129,8 @@ def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:
         if not files:
             raise DataError(f"{kind}: a class without a single .txt file")
         for file in files:
+            if leads_out(file, folder):
+                raise DataError(f"{file}: a link that leads out of {folder}; put the file itself there")
             rows["text"].append(_decode(file, encodings))
             rows["label"].append(kind.name)
             rows["file"].append(f"{kind.name}/{file.name}")

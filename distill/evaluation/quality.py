@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,17 @@ class Quality:
     def worst_class(self) -> tuple[str, float] | None:
         """The label with the lowest score of its own (recall, or F1 for many labels)."""
         return min(self.by_class.items(), key=lambda item: item[1]) if self.by_class else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, predictions included."""
+        return {**asdict(self), "predictions": self.predictions.tolist(), "dtype": str(self.predictions.dtype)}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Quality:
+        """What `as_dict` told."""
+        words = {word: value for word, value in told.items() if word != "dtype"}
+        predictions = np.array(told["predictions"], dtype=told["dtype"])
+        return cls(**{**words, "interval": tuple(told["interval"]), "predictions": predictions})
 
 
 def measure_quality(

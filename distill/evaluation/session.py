@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +68,12 @@ class Subject:
     @property
     def bytes(self) -> int:
         """Size of the files that the engine needs."""
-        weights = "model.safetensors" if self.format == "transformers" else GRAPHS[self.format]
-        return checkpoints.count_bytes(self.folder, weights)
+        return checkpoints.count_bytes(self.folder, self.weights)
+
+    @property
+    def weights(self) -> str:
+        """The file that holds the weights."""
+        return "model.safetensors" if self.format == "transformers" else GRAPHS[self.format]
 
 
 def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Subject]:
@@ -140,17 +144,17 @@ def _row(subject: Subject, quality: Quality) -> Row:
     )  # fmt: skip
 
 
-def add_teacher_graph(subjects: Sequence[Subject], data: Splits, folder: Path) -> list[Subject]:
+def add_teacher_graph(subjects: Sequence[Subject], write: Callable[[Checkpoint], Path]) -> list[Subject]:
     """The subjects, with the first as an fp32 graph behind it where others are graphs: the same-engine baseline.
 
-    Nothing is added when the first is a graph itself or has one already, or when no other is a graph.
+    `write` makes a folder with a checkpoint's graph. Nothing is added when the first is a graph itself or has one
+    already, or when no other is a graph.
     """
     teacher, *others = subjects
     graphs = [subject for subject in others if subject.format != "transformers"]
     if teacher.checkpoint is None or not graphs or any(subject.name == teacher.name for subject in graphs):
         return list(subjects)
-    written = as_graph(teacher.checkpoint, data=data, folder=folder)
-    return [teacher, *subjects_in(teacher.name, written), *others]
+    return [teacher, *subjects_in(teacher.name, write(teacher.checkpoint)), *others]
 
 
 def evaluate(
@@ -172,7 +176,8 @@ def evaluate(
                 subjects.append(Subject(name, "transformers", folder, given.tokenizer, given))
             else:
                 subjects += subjects_in(name, Path(given), data)
-        subjects = add_teacher_graph(subjects, data, Path(scratch) / "teacher-onnx")
+        graph = Path(scratch) / "teacher-onnx"
+        subjects = add_teacher_graph(subjects, lambda teacher: as_graph(teacher, data=data, folder=graph))
         qualities = [score(subject, data) for subject in subjects]
         return make_ledger(subjects, qualities, data, timing or settings.Timing())
 

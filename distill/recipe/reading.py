@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,13 +14,15 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.tokens import TagToken
 
 from distill.errors import RecipeError
 from distill.library import nearest
 from distill.recipe.settings import Recipe, Settings
 
 S = TypeVar("S", bound=Settings)
-_LARGEST_FILE = 1 << 20
+Lines = dict[tuple[str, ...], int]  # path → line number
+_LARGEST_FILE = 1 << 18  # bytes; what is read is read in seconds
 _MOST_NODES = 100_000  # aliases can make a few lines hold more than memory does
 
 
@@ -33,10 +36,16 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_settings(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     """Reads a YAML file into settings of the given kind. Raises RecipeError with every problem found."""
+    tree, lines = read_tree(path)
+    return settle(tree, kind, str(path), lines, overrides)
+
+
+def read_tree(path: Path) -> tuple[dict[str, Any], Lines]:
+    """A YAML file as it was written, and the line of each path in it. Raises RecipeError."""
     if not path.is_file():
         raise RecipeError(f"{path}: no such file")
     if path.stat().st_size > _LARGEST_FILE:
-        raise RecipeError(f"{path}: larger than 1 MiB; this is not a recipe or a card")
+        raise RecipeError(f"{path}: larger than {_LARGEST_FILE >> 10} KiB; this is not a recipe or a card")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -44,9 +53,42 @@ def load_settings(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S
     tree, lines = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: expected `word: value` lines, found {_spell(tree)}")
+    return tree, lines
+
+
+def settle(tree: dict[str, Any], kind: type[S], where: str, lines: Lines, overrides: Sequence[str] = ()) -> S:
+    """Settings out of a tree, overrides first; the tree stays as it was. Raises RecipeError with every problem."""
+    tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
-    return _validate(tree, kind, str(path), lines)
+    open_ = [
+        f"{where}{line_of(path, lines)}: {'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
+        f"here it takes one value ({'.'.join(path)}=VALUE)"
+        for path, word in sweep_words(tree)
+    ]
+    if open_:
+        raise RecipeError(open_)
+    return _validate(tree, kind, where, lines)
+
+
+def sweep_words(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The places of a tree that hold `{choose: […]}` or `{between: [low, high]}` in place of a value."""
+    if _is_sweep_word(tree):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from sweep_words(value, (*path, str(key)))
+    elif isinstance(tree, list):
+        for position, value in enumerate(tree):
+            yield from sweep_words(value, (*path, str(position)))
+
+
+def _is_sweep_word(value: Any) -> bool:
+    """A student has a setting `choose` of its own, whose value is a word."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    word, given = next(iter(value.items()))
+    return word == "between" or (word == "choose" and not isinstance(given, str))
 
 
 def to_yaml(settings: Settings) -> str:
@@ -74,13 +116,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+def _parse(text: str, where: str) -> tuple[Any, Lines]:
     """The tree and, for each path in it, its line number."""
     try:
-        lines: dict[tuple[str, ...], int] = {}
+        lines: Lines = {}
         root = YAML(typ="safe", pure=True).compose(text)
         if root is not None:
             _number(root, (), lines)
+        _refuse_tags(text, where)  # after what refuses deep nesting, on which scanning alone takes minutes
         tree = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
@@ -95,7 +138,16 @@ def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     return tree, lines
 
 
-def _number(node: Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+def _refuse_tags(text: str, where: str) -> None:
+    """A tag (`!!python/object`, `!!binary`, `!mine`) asks for a kind of value, or for code; a recipe needs none."""
+    for token in YAML(typ="safe", pure=True).scan(text):
+        if isinstance(token, TagToken):
+            line = token.start_mark.line + 1
+            tag = text.splitlines()[line - 1][token.start_mark.column :].split(maxsplit=1)[0][:60]
+            raise RecipeError(f"{where}:{line}: {tag} is a YAML tag, and tags are not read here; write the value alone")
+
+
+def _number(node: Node, path: tuple[str, ...], lines: Lines) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if len(lines) > _MOST_NODES:
         raise ValueError(f"it holds more than {_MOST_NODES} values, its aliases written out")
@@ -129,9 +181,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {path}: '{'.'.join(parts[:position])}' holds {_spell(place)}, not settings")
         if last:
             place[key] = value
-        elif isinstance(place, dict) and not isinstance(place.get(key), dict | list):
-            # A short form such as `logits: 0.7` or `card-name` makes way for the long form.
-            short = place.get(key)
+        elif isinstance(place, dict) and (
+            _is_sweep_word(place.get(key)) or not isinstance(place.get(key), dict | list)
+        ):
+            # A short form such as `logits: 0.7` or `card-name` makes way for the long form, and so does a sweep's word.
+            short = None if _is_sweep_word(place.get(key)) else place.get(key)
             place[key] = {} if short is None else {_LONG.get(key, "weight"): short}
         elif isinstance(place, list) and isinstance(place[key], str):
             place[key] = {place[key]: {}}  # a bare step such as `- quantize`
@@ -141,7 +195,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 _LONG = {"teacher": "card", "source": "path"}
 
 
-def _validate(tree: Any, kind: type[S], where: str, lines: dict[tuple[str, ...], int]) -> S:
+def _validate(tree: Any, kind: type[S], where: str, lines: Lines) -> S:
     try:
         as_json = json.dumps(tree)
     except (TypeError, ValueError) as error:  # a YAML date, a tuple key, a node that holds itself
@@ -152,7 +206,7 @@ def _validate(tree: Any, kind: type[S], where: str, lines: dict[tuple[str, ...],
         raise RecipeError(_tell_all(error, kind, where, lines)) from None
 
 
-def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: dict[tuple[str, ...], int]) -> list[str]:
+def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: Lines) -> list[str]:
     """One sentence for each path. Where a setting takes several forms pydantic complains once a form: the first
     complaint stands, and the setting's own description says the other forms.
     """
@@ -164,10 +218,16 @@ def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: d
             field = parent.model_fields.get(path[-1]) if parent and path else None
             forms[path] = f" [{path[-1]}: {field.description}]" if field else ""
             continue
-        deepest = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
-        line = f":{lines[deepest]}" if deepest else ""
-        told[path] = f"{where}{line}: {'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
+        told[path] = (
+            f"{where}{line_of(path, lines)}: {'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
+        )
     return [sentence + forms.get(path, "") for path, sentence in told.items()]
+
+
+def line_of(path: tuple[str, ...], lines: Lines) -> str:
+    """`:12`, the line of the deepest part of a path that the file holds."""
+    deepest = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
+    return f":{lines[deepest]}" if deepest else ""
 
 
 def _sentence(problem: Any, path: tuple[str, ...], parent: type[Settings] | None) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distill.checkpoint import write_text
 from distill.evaluation.ledger import Ledger
+from distill.recipe.reading import to_yaml
 from distill.recipe.settings import Bound, Expect, Recipe
 from distill.report.machine import machine, versions
-from distill.training import TrainingLog
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
@@ -41,12 +42,15 @@ class Report:
     run: str
     recipe: Recipe
     ledger: Ledger
-    training: list[TrainingLog]
+    training: list[dict[str, Any]]
     data: dict[str, Any]
     seconds: dict[str, float]
     judged: bool = True
     parity: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    teacher: dict[str, Any] | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    energy: dict[str, Any] | None = None
 
     @property
     def expectations(self) -> list[Expectation]:
@@ -64,18 +68,22 @@ class Report:
             "schema": SCHEMA,
             "run": self.run,
             "recipe": json.loads(self.recipe.model_dump_json(exclude_none=True)),
+            "recipe_sha256": hashlib.sha256(to_yaml(self.recipe).encode()).hexdigest(),
             "versions": versions(),
             "machine": machine(),
             "seed": self.recipe.seed,
             "smoke": not self.judged,
             "data": self.data,
+            "teacher": self.teacher,
             "rows": [row.as_dict() for row in self.ledger.rows],
-            "training": [asdict(log) for log in self.training],
+            "training": self.training,
+            "steps": self.steps,
             "parity": self.parity,
             "expect": [
                 {"word": e.word, "bound": str(e.bound), "measured": e.measured, "met": e.met} for e in self.expectations
             ],
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "energy": self.energy,
             "notes": self.notes,
         }
 
@@ -111,9 +119,13 @@ class Report:
         return sections
 
     def write(self, folder: Path) -> None:
-        """Writes report.json and report.md into a run folder."""
-        write_text(folder / "report.json", json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        """Writes report.json, report.md and report.html into a run folder."""
+        from distill.report.page import page
+
+        told = json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_text(folder / "report.json", told)
         write_text(folder / "report.md", self.markdown())
+        write_text(folder / "report.html", page(json.loads(told)))
 
 
 def judge(expect: Expect, ledger: Ledger) -> list[Expectation]:
@@ -151,18 +163,18 @@ def reading_help(ledger: Ledger) -> list[str]:
     return lines
 
 
-def _training_table(logs: list[TrainingLog]) -> str:
+def _training_table(logs: list[dict[str, Any]]) -> str:
     lines = ["| step | best epoch | validation score by epoch | last loss | terms (share) | texts/s | dtype |"]
     lines.append("|" + " --- |" * 7)
     for log in logs:
-        scores = ", ".join(f"{epoch['score']:.4f}" for epoch in log.epochs)
-        last = log.records[-1]
+        scores = ", ".join(f"{epoch['score']:.4f}" for epoch in log["epochs"])
+        last = log["records"][-1]
         terms = ", ".join(
             f"{name} {term['value']:.3g} ({100 * term['share']:.0f} %)" for name, term in last["terms"].items()
         )
         lines.append(
-            f"| {log.step} | {log.best_epoch:g} | {scores} | {last['loss']:.3g} | {terms} "
-            f"| {log.samples_per_second:.0f} | {log.dtype} |"
+            f"| {log['step']} | {log['best_epoch']:g} | {scores} | {last['loss']:.3g} | {terms} "
+            f"| {log['samples_per_second']:.0f} | {log['dtype']} |"
         )
     return "\n".join(lines)
 

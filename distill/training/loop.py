@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,32 +19,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from distill.checkpoint import machine_errors
 from distill.data import Encoded, TokenBatches, collate
 from distill.errors import TrainingError
 from distill.recipe import settings
 from distill.signals import Signals
+from distill.training.continuing import latest, seal
+from distill.training.record import Clock, TrainingLog, Watch
 
 log = logging.getLogger(__name__)
 _RECORDS = 100  # how many points of the loss curves are kept
 _NEGLIGIBLE = 0.01
 _PLAIN_ATTENTION = 256  # tokens
-
-
-@dataclass
-class TrainingLog:
-    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace
-    (validation included).
-    """
-
-    step: str
-    dtype: str
-    records: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: float = 0.0
-    seconds: float = 0.0
-    samples_per_second: float = 0.0
+SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
 
 
 class Objective(nn.Module):
@@ -79,35 +69,41 @@ def fit(
     validate: Callable[[], float],
     answer: Callable[[dict[str, Tensor]], Signals] | None = None,
     seed: int = 0,
-    title: str = "train",
+    watch: Watch | None = None,
 ) -> TrainingLog:
     """Trains an objective in place and leaves it at its best epoch by `validate`'s score (higher is better).
 
-    `answer` gives the teacher's signals for a batch. Raises TrainingError when a term is no longer a number.
+    `answer` gives the teacher's signals for a batch. Where the watch has a folder, a training that was cut off goes on
+    from its last complete checkpoint. Raises TrainingError when a term is no longer a number.
     """
-    dtype = choose_dtype(words.dtype)
-    record = TrainingLog(step=title, dtype=str(dtype).removeprefix("torch."))
-    with (
-        tempfile.TemporaryDirectory(prefix="distill-training-") as scratch,
-        machine_errors(f"{title}: saving"),
-    ):
+    watch, dtype = watch or Watch(), choose_dtype(words.dtype)
+    with contextlib.ExitStack() as stack:
+        folder = watch.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distill-training-")))
+        stack.enter_context(machine_errors(f"{watch.title}: saving"))
+        found = latest(folder)
+        start, record = found or (None, TrainingLog(watch.title, str(dtype).removeprefix("torch.")))
+        if start is not None:
+            record.sittings += 1
+            log.info("%s: goes on from %s", watch.title, start.name)
+        progress = _Progress(watch.title)
+        stack.callback(progress.close)
         trainer = _Trainer(
-            objective, train, words, record, validate, answer,
-            args=_arguments(words, dtype, seed, scratch),
-            callbacks=[_Progress(title), transformers.EarlyStoppingCallback(words.patience)],
+            objective, train, words, record, validate, answer, watch,
+            args=_arguments(words, dtype, seed, folder),
+            callbacks=[progress, transformers.EarlyStoppingCallback(words.patience)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        start = time.perf_counter()
         with _dropout(objective.student, words.dropout), _attention(objective.student, train):
-            trainer.train()
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
         objective.eval()
-        record.seconds = time.perf_counter() - start
-    record.samples_per_second = trainer.seen / record.seconds
+        record.seconds = trainer.clock.seconds
+    record.samples_per_second = record.samples / record.seconds
     best = max(record.epochs, key=lambda epoch: epoch["score"])
     record.best_epoch = best["epoch"]
+    watch.log = record
     log.info(
         "%s: best epoch %g of %g, validation score %.4f (%.0f texts/s in %s)",
-        title, best["epoch"], record.epochs[-1]["epoch"], best["score"], record.samples_per_second, record.dtype,
+        watch.title, best["epoch"], record.epochs[-1]["epoch"], best["score"], record.samples_per_second, record.dtype,
     )  # fmt: skip
     return record
 
@@ -144,9 +140,9 @@ def _attention(model: nn.Module, train: Encoded) -> Iterator[None]:
         model.set_attn_implementation(own)
 
 
-def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, scratch: str) -> transformers.TrainingArguments:
+def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, folder: Path) -> transformers.TrainingArguments:
     return transformers.TrainingArguments(
-        output_dir=scratch,
+        output_dir=str(folder),
         num_train_epochs=words.epochs,
         max_steps=words.max_steps or -1,
         learning_rate=words.learning_rate,
@@ -160,9 +156,8 @@ def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, scratch:
         seed=seed,
         logging_strategy="no",
         eval_strategy="epoch",
-        save_strategy="best",
-        save_total_limit=1,
-        save_only_model=True,
+        save_strategy="epoch",
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=True,
         metric_for_best_model="score",
         greater_is_better=True,
@@ -188,14 +183,16 @@ class _RowNumbers(Dataset):
 class _Trainer(transformers.Trainer):
     def __init__(
         self, objective: Objective, train: Encoded, words: settings.Training, record: TrainingLog,
-        validate: Callable[[], float], answer: Callable[[dict[str, Tensor]], Signals] | None, **trainer: Any,
+        validate: Callable[[], float], answer: Callable[[dict[str, Tensor]], Signals] | None, watch: Watch,
+        **trainer: Any,
     ) -> None:  # fmt: skip
         rows = _RowNumbers(len(train))
         super().__init__(model=objective, train_dataset=rows, eval_dataset=rows, **trainer)  # `evaluate` is our own
         self.train_rows, self.words, self.record = train, words, record
-        self.validate, self.answer = validate, answer
+        self.validate, self.answer, self.watch = validate, answer, watch
+        self.clock, self.saved = Clock(record.seconds), time.monotonic()
         self.sums: dict[str, float] = defaultdict(float)
-        self.summed, self.seen = 0, 0
+        self.summed = 0
         self.warned: set[str] = set()
 
     def get_train_dataloader(self) -> DataLoader:
@@ -232,7 +229,7 @@ class _Trainer(transformers.Trainer):
                 )
             self.sums[name] += weights[name] * value
         self.summed += 1
-        self.seen += len(rows)
+        self.record.samples += len(rows)
         if step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps:
             self._record(step, weights)
 
@@ -247,27 +244,49 @@ class _Trainer(transformers.Trainer):
             }
             for name, value in self.sums.items()
         }
-        self.record.records.append(
-            {
-                "step": step,
-                "epoch": round(self.state.epoch or 0.0, 4),
-                "learning_rate": self._get_learning_rate(),
-                "loss": sum(self.sums.values()) / self.summed,
-                "terms": terms,
-            }
-        )
+        told = {
+            "step": step,
+            "epoch": round(self.state.epoch or 0.0, 4),
+            "learning_rate": self._get_learning_rate(),
+            "loss": sum(self.sums.values()) / self.summed,
+        }
+        self.record.records.append({**told, "terms": terms})
+        flat = {f"{name}/{word}": value for name, term in terms.items() for word, value in term.items()}
+        pace = {"samples_per_second": self.record.samples / self.clock.seconds, "steps": self.state.max_steps}
+        self.watch.tell({**told, **flat, **pace})
         self.sums.clear()
         self.summed = 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         self.model.eval()  # no dropout in what is scored; the next step turns it on again
         metrics = {"eval_score": self.validate()}
-        self.record.epochs.append({"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]})
+        scored = {"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]}
+        self.record.epochs.append(scored)
+        self.watch.tell({"step": self.state.global_step, "epoch": scored["epoch"], "validation_score": scored["score"]})
         if self.summed:
             self._record(self.state.global_step, self.accelerator.unwrap_model(self.model).weights)
         self._warn_of_negligible()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _maybe_log_save_evaluate(self, *given: Any, **words: Any) -> None:
+        """Within a long epoch a checkpoint is due now and then, so that little is lost when the machine dies."""
+        if self.watch.folder is not None and time.monotonic() - self.saved >= SAVE_EVERY:
+            self.control.should_save = True
+        super()._maybe_log_save_evaluate(*given, **words)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Older checkpoints go only when the new one is sealed."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.record.seconds = self.clock.seconds
+            seal(folder, self.record)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # on a full disk its part would only be in the way
+            raise
+        rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
+        self.saved = time.monotonic()
 
     def _warn_of_negligible(self) -> None:
         """Says once of a term that stayed below one hundredth of the loss for an epoch."""
@@ -297,5 +316,7 @@ class _Progress(transformers.TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         self.bar.set_postfix_str(f"validation score {metrics['eval_score']:.4f}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """Ends the bar's line, also where the training failed."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,118 @@
+"""The pieces of work that a run keeps in the store: what each depends on, and how it is made.
+
+A key never holds a place, nor what is only told or shipped: the same bytes, data and settings give the same piece.
+Bump a version here when a step's code changes what it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from distill import checkpoint as checkpoints
+from distill import distillation, quantization, student
+from distill.checkpoint import Checkpoint
+from distill.energy import Meter
+from distill.evaluation import Quality, Subject, score
+from distill.export import as_graph
+from distill.preflight import Plan
+from distill.recipe import settings
+from distill.report import machine, versions
+from distill.store import Piece, Store
+from distill.training import Watch, choose_dtype
+
+_VERSIONS = {"finetune": 1, "distill": 1, "quantize": 1, "student": 1, "graph": 1, "score": 1}
+Tell = Callable[[str, Mapping[str, float]], None]
+
+
+@dataclass
+class Bench:
+    """What the pieces of one run are made with."""
+
+    plan: Plan
+    store: Store
+    meter: Meter
+    tell: Tell
+
+    def facts(self, kind: str, **more: Any) -> dict[str, Any]:
+        """What every piece of a kind depends on, and what this one depends on besides."""
+        return {"version": _VERSIONS[kind], "data": self.plan.data.facts, "seed": self.plan.recipe.seed, **more}
+
+    def trained(
+        self, name: str, words: settings.Finetune | settings.Distill, start: Checkpoint, *, link: Path,
+        start_bytes: Mapping[str, Any], teacher: Checkpoint | None = None, teacher_bytes: str | None = None,
+    ) -> Piece:  # fmt: skip
+        """A checkpoint trained from `start`; imitating a teacher where there is one."""
+        kind = "distill" if teacher else "finetune"
+        facts = self.facts(
+            kind,
+            start=start_bytes,
+            teacher=teacher_bytes,
+            settings=words.model_dump(mode="json"),
+            dtype=str(choose_dtype(words.dtype)),
+            processes=PartialState().num_processes,
+        )
+
+        def make(files: Path, workshop: Path) -> dict[str, Any]:
+            watch = Watch(name, workshop, lambda told: self.tell(name, told))
+            before = len(self.meter.records)
+            with self.meter.measure(name):
+                if isinstance(words, settings.Distill):
+                    made = distillation.distill(start, words, data=self.plan.data, teacher=teacher, watch=watch)
+                else:
+                    made = distillation.finetune(start, words, data=self.plan.data, watch=watch)
+            made.save(files)
+            return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
+
+        return self.store.piece(kind, facts, make, link)
+
+    def student(self, pupil: Callable[[], Checkpoint], teacher_bytes: str, own_bytes: str | None, link: Path) -> Piece:
+        """The student before it is trained."""
+        words = self.plan.recipe.student.model_dump(mode="json", exclude={"checkpoint", "revision"})
+        facts = self.facts("student", teacher=teacher_bytes, settings=words, checkpoint=own_bytes)
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            pupil().save(files)
+            return _where()
+
+        return self.store.piece("student", facts, make, link)
+
+    def quantized(self, words: settings.Quantize, start: Checkpoint, start_bytes: str, link: Path) -> Piece:
+        """The graphs of a checkpoint."""
+        facts = self.facts("quantize", start=start_bytes, settings=words.model_dump(mode="json"))
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            quantization.quantize(start, words, data=self.plan.data, folder=files)
+            return _where()
+
+        return self.store.piece("quantize", facts, make, link)
+
+    def graph(self, teacher: Checkpoint, teacher_bytes: str, link: Path) -> Piece:
+        """The teacher as an fp32 graph: the baseline on the same engine."""
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            as_graph(teacher, data=self.plan.data, folder=files)
+            return _where()
+
+        return self.store.piece("graph", self.facts("graph", start=teacher_bytes), make, link)
+
+    def quality(self, subject: Subject) -> Quality:
+        """A subject's score on the test split, with the predictions behind it."""
+        served = checkpoints.fingerprint(subject.folder, subject.weights)
+        facts = self.facts("score", served=served, format=subject.format, threshold=subject.threshold)
+        piece = self.store.piece("score", facts, lambda *_: {"quality": score(subject, self.plan.data).as_dict()})
+        return Quality.from_dict(piece.told["quality"])
+
+
+def _where() -> dict[str, Any]:
+    return {"machine": machine(), "versions": versions()}
+
+
+def fresh_student(plan: Plan, teacher: Checkpoint, own: Checkpoint | None) -> Callable[[], Checkpoint]:
+    """How the student is made, when it isn't in the store: its own checkpoint, or cut out of the teacher."""
+    task, seed = plan.data.task, plan.recipe.seed
+    return lambda: own or student.make(plan.recipe.student, teacher, task, seed=seed)

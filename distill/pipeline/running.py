@@ -1,0 +1,304 @@
+"""`run`: a recipe's teacher, student and steps, measured side by side, told in a folder. What is done is done once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from distill import checkpoint as checkpoints
+from distill import distillation, preflight, quantization, student
+from distill.checkpoint import Checkpoint
+from distill.energy import Meter, summarise
+from distill.evaluation import Ledger, Quality, Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.pipeline.pieces import Bench, fresh_student
+from distill.pipeline.state import Stage, State, claim, read_state, require_own
+from distill.pipeline.telling import Telling, describe_data, describe_teacher, save_predictions
+from distill.recipe import settings, to_yaml
+from distill.report import Report
+from distill.store import Piece, Store
+
+_SLIVER = 160  # rows of a smoke run
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Run:
+    """A run under way: its folder, and what has been measured so far."""
+
+    plan: preflight.Plan
+    folder: Path
+    state: State
+    bench: Bench
+    telling: Telling
+    pieces: dict[str, Piece] = field(default_factory=dict)
+    subjects: list[Subject] = field(default_factory=list)
+    qualities: list[Quality] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Says what begins, and keeps how long it took."""
+        log.info("── %s", name)
+        self.state.mark(name, "at work")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        if self.state.stage(name).standing != "done":
+            self.state.mark(name, "done", seconds=round(self.seconds[name], 1))
+
+    def keep(self, name: str, piece: Piece) -> None:
+        """Notes a finished piece."""
+        self.pieces[name] = piece
+        if piece.reused:
+            log.info("%s: in the store already (%.0f s when it was made)", name, piece.seconds)
+        facts = {"piece": piece.name, "seconds": round(piece.seconds, 1), "reused": piece.reused}
+        self.state.mark(name, "done", finished=piece.finished, **facts)
+
+    def measure(self, subject: Subject, place: int | None = None) -> None:
+        """Scores a subject on the test split; its turn in the timing session comes at the end."""
+        quality = self.bench.quality(subject)
+        place = len(self.subjects) if place is None else place
+        self.subjects.insert(place, subject)
+        self.qualities.insert(place, quality)
+        log.info(
+            "%s (%s): %s %.4f on %d test examples",
+            subject.name, subject.format, quality.metric, quality.score, quality.n,
+        )  # fmt: skip
+
+
+def run(
+    recipe: settings.Recipe,
+    folder: Path,
+    *,
+    name: str = "recipe",
+    beside: Path | None = None,
+    smoke: bool = False,
+    store: Store | None = None,
+) -> Report:
+    """Carries a recipe out and leaves checkpoints, recipe.yaml and the report in `folder`.
+
+    Finished steps are taken from the store; a folder in which the same recipe was cut off is gone on with. `beside` is
+    where the recipe's relative paths start; `smoke` does everything on a sliver of the data, to see that it works.
+    Raises DistillError before anything expensive when something is wrong.
+    """
+    recipe = sliver(recipe) if smoke else recipe
+    written = to_yaml(recipe)
+    require_own(folder, written)
+    plan = preflight.prepare(recipe, beside).require()
+    for note in plan.notes + plan.data.notes:
+        log.info("%s", note)
+    transformers.set_seed(recipe.seed)
+    teacher, own = _load(plan)
+    store = store or Store()
+    with claim(folder, written):
+        going = _begin(plan, folder, name, smoke, store)
+        try:
+            report = _carry_out(going, teacher, own, name, judged=not smoke)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            with contextlib.suppress(Exception):  # a full disk, most likely the very error
+                going.state.end("stopped" if stopped else "failed")
+            going.telling.end(None, 130 if stopped else 1)
+            raise
+        going.state.end("done")
+        going.telling.end(report, 1 if report.missed else 0)
+    return report
+
+
+def sliver(recipe: settings.Recipe) -> settings.Recipe:
+    """The recipe on so little data, and in so few steps, that a run takes under a minute."""
+
+    def short(words: settings.Training | None) -> settings.Training | None:
+        return words and words.model_copy(update={"epochs": 1.0, "max_steps": 4})
+
+    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or _SLIVER, _SLIVER)})
+    teacher = recipe.teacher.model_copy(update={"finetune": short(recipe.teacher.finetune)})
+    steps = [
+        step if step.kind == "quantize" else step.model_copy(update={step.kind: short(step.settings)})
+        for step in recipe.steps
+    ]
+    timing = recipe.timing.model_copy(update={"rounds": 3, "batch": recipe.timing.batch[:1]})
+    return recipe.model_copy(update={"data": data, "teacher": teacher, "steps": steps, "timing": timing})
+
+
+def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
+    """The teacher, and the student unless it is cut out of the teacher: what is wrong with either is known at once,
+    with nothing written yet.
+    """
+    recipe, task = plan.recipe, plan.data.task
+    teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head, seed=recipe.seed)
+    if recipe.student.layers is not None:
+        return teacher, None
+    pupil = student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
+    distillation.set_threshold(pupil, plan.data)
+    for step in recipe.steps:
+        if step.distill is not None:
+            distillation.require_fit(pupil, teacher, step.distill, plan.data)
+    return teacher, pupil
+
+
+def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store) -> _Run:
+    before = read_state(folder)
+    state = State(folder, name, smoke, str(store.folder.absolute()), _stages(plan.recipe))
+    if before is not None:
+        state.wandb_id, state.sittings = before.wandb_id, before.sittings + 1
+        log.info("%s: goes on; %s", folder, "it was finished before" if before.standing == "done" else "it was cut off")
+    state.write()
+    telling = Telling.begin(plan, state)
+    return _Run(plan, folder, state, Bench(plan, store, Meter(plan.recipe.track, folder), telling.training), telling)
+
+
+def _stages(recipe: settings.Recipe) -> list[Stage]:
+    """Everything that a run will do, in order."""
+    stages = [Stage("teacher", "finetune")] if recipe.teacher.finetune else []
+    stages.append(Stage("student", "student"))
+    stages += [Stage(f"{place}-{step.kind}", step.kind) for place, step in enumerate(recipe.steps, start=1)]
+    if recipe.steps[-1].kind == "quantize":
+        stages.append(Stage("teacher-onnx", "graph"))
+    stages.append(Stage("evaluation", "evaluation"))
+    return stages + ([Stage("ship", "ship")] if recipe.ship else [])
+
+
+def _carry_out(going: _Run, teacher: Checkpoint, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
+    teacher, teacher_bytes = _ready_teacher(going, teacher)
+    pupil, pupil_bytes = _ready_student(going, teacher, teacher_bytes, own)
+    for place, step in enumerate(going.plan.recipe.steps, start=1):
+        title = f"{place}-{step.kind}"
+        pupil, pupil_bytes = _step(going, title, step, (pupil, pupil_bytes), (teacher, teacher_bytes))
+    parity = _add_teacher_graph(going, teacher_bytes)
+    report = _measure(going, name, parity, judged=judged)
+    report.write(going.folder)
+    if going.plan.recipe.ship is not None:
+        if report.missed:
+            log.warning("not shipped: the run missed what its recipe expects")
+            going.state.mark("ship", "left out")
+        else:
+            with going.stage("ship"):
+                going.telling.ship(report, going.subjects)
+    return report
+
+
+def _ready_teacher(going: _Run, teacher: Checkpoint) -> tuple[Checkpoint, str]:
+    """The teacher as its student meets it (fine-tuned when the recipe says so) and a hash of its bytes; scored."""
+    plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
+    if words is None:
+        distillation.set_threshold(teacher, plan.data)
+    else:
+        start = {"bytes": checkpoints.fingerprint(folder), "new_head": plan.new_head}
+        folder = going.folder / "teacher"
+        with going.stage("teacher"):
+            going.keep("teacher", going.bench.trained("teacher", words, teacher, start_bytes=start, link=folder))
+            teacher = checkpoints.load(folder)
+    found = checkpoints.fingerprint(folder)
+    going.measure(Subject("teacher", "transformers", folder, teacher.tokenizer, teacher))
+    going.telling.checkpoint("teacher", going.subjects[-1], going.qualities[-1], sha256=found, parents=[])
+    return teacher, found
+
+
+def _ready_student(
+    going: _Run, teacher: Checkpoint, teacher_bytes: str, own: Checkpoint | None
+) -> tuple[Checkpoint, str]:
+    plan, folder = going.plan, going.folder / "student"
+    own_bytes = checkpoints.fingerprint(plan.student_folder) if plan.student_folder else None
+    with going.stage("student"):
+        made = fresh_student(plan, teacher, own)
+        going.keep("student", going.bench.student(made, teacher_bytes, own_bytes, folder))
+    return checkpoints.load(folder), checkpoints.fingerprint(folder)
+
+
+def _step(
+    going: _Run, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str]
+) -> tuple[Checkpoint, str]:
+    """One step: the checkpoint it makes is kept and scored, and is what the next step gets."""
+    folder, bench = going.folder / name, going.bench
+    with going.stage(name):
+        if step.quantize is not None:
+            piece = bench.quantized(step.quantize, *pupil, link=folder)
+        else:
+            guide = {"teacher": teacher[0], "teacher_bytes": teacher[1]} if step.distill else {}
+            start = {"start": pupil[0], "start_bytes": {"bytes": pupil[1]}}
+            piece = bench.trained(name, step.settings, link=folder, **start, **guide)
+        going.keep(name, piece)
+        found = subjects_in(name, folder)
+        for subject in found:
+            going.measure(subject)
+            parents = [pupil[1], *([teacher[1]] if step.distill else [])]
+            sha256 = checkpoints.fingerprint(folder, subject.weights)
+            going.telling.checkpoint(
+                step.kind, subject, going.qualities[-1], sha256=sha256, parents=parents,
+                result=step is going.plan.recipe.steps[-1] and subject is found[-1],
+            )  # fmt: skip
+    if step.quantize is not None:
+        return pupil
+    return found[0].checkpoint, checkpoints.fingerprint(folder)
+
+
+def _add_teacher_graph(going: _Run, teacher_bytes: str) -> dict[str, Any] | None:
+    """Where the result is a graph, the teacher is measured as a graph too; the parity of the result's graphs."""
+    last = going.subjects[-1]
+    if last.format == "transformers":
+        return None
+    folder = going.folder / "teacher-onnx"
+
+    def write(teacher: Checkpoint) -> Path:
+        going.keep("teacher-onnx", going.bench.graph(teacher, teacher_bytes, folder))
+        return folder
+
+    with going.stage("teacher-onnx"):
+        for place, subject in enumerate(add_teacher_graph(going.subjects, write)):
+            if subject not in going.subjects:
+                going.measure(subject, place)
+    return quantization.read_parity(last.folder)
+
+
+def _measure(going: _Run, name: str, parity: dict[str, Any] | None, *, judged: bool) -> Report:
+    """The timing session over all subjects, the ledger, and all that the report tells beside it."""
+    plan = going.plan
+    with going.stage("evaluation"):
+        ledger = make_ledger(going.subjects, going.qualities, plan.data, plan.recipe.timing)
+    save_predictions(going.folder, going.subjects, going.qualities, going.subjects[0].encoded(plan.data).labels)
+    trained = {title: piece for title, piece in going.pieces.items() if "training" in piece.told}
+    return Report(
+        name,
+        plan.recipe,
+        ledger,
+        [piece.told["training"] | {"step": title} for title, piece in trained.items()],
+        describe_data(plan),
+        going.seconds,
+        judged,
+        parity,
+        plan.notes + plan.data.notes,
+        describe_teacher(plan),
+        [_step_facts(title, piece) for title, piece in going.pieces.items()],
+        _energy(going, trained, ledger),
+    )
+
+
+def _energy(going: _Run, trained: dict[str, Piece], ledger: Ledger) -> dict[str, Any] | None:
+    """What the trainings cost when they were done, and what a thousand requests do."""
+    if not going.plan.recipe.track.energy:
+        return None
+    records = [{**record, "step": title} for title, piece in trained.items() for record in piece.told["energy"]]
+    return summarise(records, [row.as_dict() for row in ledger.rows], power=going.bench.meter.power())
+
+
+def _step_facts(name: str, piece: Piece) -> dict[str, Any]:
+    weights = piece.files.get("model.safetensors") or next(iter(piece.files.values()), {})
+    return {
+        "name": name,
+        "kind": piece.kind,
+        "key": piece.key,
+        "seconds": round(piece.seconds, 1),
+        "reused": piece.reused,
+        "finished": piece.finished,
+        "sha256": weights.get("sha256"),
+        "machine": piece.told.get("machine"),
+        "versions": piece.told.get("versions"),
+    }

@@ -1,0 +1,186 @@
+"""What a run folder says of its run: run.json, written at every change, and the lock of the process at work in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from distill.checkpoint import machine_errors, write_text
+from distill.errors import RecipeError
+
+_SCHEMA = 1
+_STATE, _RECIPE, _LOCK = "run.json", "recipe.yaml", ".lock"
+_UNFINISHED = re.compile(
+    r"\.(run\.json|recipe\.yaml|report\.\w+|predictions\.npz|emissions\.csv|teacher|teacher-onnx|student|shipped|\d+-\w+)"
+    r"(-\w+)?"
+)
+Standing = Literal["waiting", "at work", "done", "left out", "stopped", "failed"]
+
+
+@dataclass
+class Stage:
+    """One line of a run: a checkpoint to be made, or the evaluation; `piece` is its name in the store."""
+
+    name: str
+    kind: str
+    standing: Standing = "waiting"
+    piece: str | None = None
+    seconds: float | None = None
+    reused: bool | None = None
+    finished: str | None = None
+
+
+@dataclass
+class State:
+    """A run folder's run.json."""
+
+    folder: Path
+    name: str
+    smoke: bool
+    store: str
+    stages: list[Stage]
+    standing: Standing = "at work"
+    wandb_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    sittings: int = 1
+    progress: dict[str, float] = field(default_factory=dict)
+    updated: str = ""
+
+    def write(self) -> None:
+        """Writes run.json whole."""
+        self.updated = datetime.now(UTC).isoformat(timespec="seconds")
+        told = {"schema": _SCHEMA, **asdict(self), "folder": None}
+        write_text(self.folder / _STATE, json.dumps(told, indent=1) + "\n")
+
+    def stage(self, name: str) -> Stage:
+        """The line of this name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def mark(self, name: str, standing: Standing, **facts: Any) -> None:
+        """Says where a stage stands, and writes it down."""
+        stage, self.progress = self.stage(name), {}
+        stage.standing = standing
+        for word, fact in facts.items():
+            setattr(stage, word, fact)
+        self.write()
+
+    def end(self, standing: Standing) -> None:
+        """Says how the sitting ended; what was at work ended with it."""
+        self.standing = standing
+        for stage in self.stages:
+            if stage.standing == "at work":
+                stage.standing = standing
+        self.write()
+
+
+def read_state(folder: Path) -> State | None:
+    """A run folder's run.json; None when it has none. Raises RecipeError for one that can't be read."""
+    path = folder / _STATE
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told.pop("schema") != _SCHEMA:
+            raise ValueError("another schema")
+        stages = [Stage(**stage) for stage in told.pop("stages")]
+        return State(**{**told, "folder": folder, "stages": stages})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path}: not the state of a run ({error}); name another folder") from None
+
+
+def choose_folder(name: str, recipe: str, below: Path) -> Path:
+    """Where a run of a recipe (as YAML) goes: its own unfinished or finished folder, else the first that is free.
+
+    `name`, `name-2`, `name-3`, … are looked at in turn; one in which a process is at work is passed over.
+    """
+    taken = 1
+    while True:
+        folder = below / (name if taken == 1 else f"{name}-{taken}")
+        if not folder.exists() or (_holds(folder, recipe) and not is_busy(folder)):
+            return folder
+        taken += 1
+
+
+def require_own(folder: Path, recipe: str) -> None:
+    """Raises RecipeError unless a folder is new, empty, or that of a run of the same recipe."""
+    if not folder.exists() or (folder.is_dir() and not _content(folder)):
+        return
+    if not folder.is_dir() or read_state(folder) is None:
+        raise RecipeError(f"--output {folder}: already there and not empty; name another folder or remove it")
+    if not _holds(folder, recipe):
+        raise RecipeError(
+            f"--output {folder}: holds a run of another recipe (its recipe.yaml); name another folder, where "
+            "steps that stay the same are taken from the store"
+        )
+
+
+@contextlib.contextmanager
+def claim(folder: Path, recipe: str) -> Iterator[None]:
+    """A run folder for this process alone, its recipe.yaml written.
+
+    Raises RecipeError when another process is at work in it, or it holds something else.
+    """
+    new = not folder.exists()
+    with machine_errors(f"writing {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RecipeError(f"--output {folder}: another process is at work in it; wait, or name another") from None
+    try:
+        require_own(folder, recipe)
+        _sweep(folder)
+        write_text(folder / _RECIPE, recipe)
+        yield
+    except BaseException:
+        if new and set(_content(folder)) <= {folder / _RECIPE}:  # nothing came of it
+            (folder / _RECIPE).unlink(missing_ok=True)
+        raise
+    finally:
+        lock.release()
+        if new and not _content(folder):
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed process had not finished writing: hidden names that ours get while they are written."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a process is at work in a run folder."""
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that can't be written is nobody's place of work
+        return False
+
+
+def _content(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name != _LOCK]
+
+
+def _holds(folder: Path, recipe: str) -> bool:
+    path = folder / _RECIPE
+    try:
+        return (folder / _STATE).is_file() and path.read_text(encoding="utf-8") == recipe
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,69 @@
+"""A report in words: what was kept, how much smaller and faster, and how sure that is."""
+
+from __future__ import annotations
+
+from distill.evaluation.ledger import Ledger, Row
+
+
+def size(count: float) -> str:
+    """Bytes as people write them."""
+    for unit, many in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= many:
+            return f"{count / many:.{2 if count < 10 * many else 1}f} {unit}"
+    return f"{count:.0f} B"
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def times(ratio: float | None) -> str:
+    """How many times less: the inverse of a ratio; a dash where there is none."""
+    return "–" if not ratio else f"{1 / ratio:.2f}x" if 1 / ratio < 10 else f"{1 / ratio:.1f}x"
+
+
+def lead(ledger: Ledger) -> str:
+    """The one sentence (or two) that a reader takes away."""
+    row, teacher = ledger.last, ledger.teacher
+    metric = row.metric.replace("_", " ")
+    if len(ledger.rows) < 2:
+        return f"Only the teacher was measured: {metric} {teacher.score:.3f} in {size(teacher.bytes)}."
+    if row.retained is None:
+        kept = f"{row.name} has {metric} {row.score:.3f}, where its teacher has {teacher.score:.3f},"
+    else:
+        kept = f"{row.name} keeps {percent(row.retained)} of its teacher’s {metric}"
+    smaller = f"in {percent(ledger.ratio_of_size(row))} of the size"
+    return f"{kept} {smaller}. {_speed(ledger)}".strip()
+
+
+def _speed(ledger: Ledger) -> str:
+    row = ledger.last
+    eager, same = ledger.against_eager(row), ledger.against_same_engine(row)
+    if not eager:
+        return ""
+    told = f"At batch {row.latency[0].batch} it {_pace(eager)} the teacher as users run it (eager torch)"
+    if row.latency[0].engine == ledger.teacher.latency[0].engine:
+        return f"{told}, which is also its own engine."
+    if not same:
+        return f"{told}; the teacher was not timed on the same engine."
+    return f"{told}, and {_pace(same)} the teacher on the same engine."
+
+
+def _pace(ratio: float) -> str:
+    if 0.98 < ratio < 1.02:
+        return "is as fast as"
+    return f"is {1 / ratio:.1f} times as fast as" if ratio < 1 else f"takes {ratio:.1f} times as long as"
+
+
+def sureness(row: Row, teacher: Row) -> str:
+    """The scores behind the headline, with the interval and the paired test."""
+    told = (
+        f"{row.metric.replace('_', ' ').capitalize()} {row.score:.4f} (95 % interval {row.interval[0]:.3f} to "
+        f"{row.interval[1]:.3f}), the teacher’s {teacher.score:.4f}, on the same {row.n} test examples."
+    )
+    if row.p_value is None:
+        return told
+    small = "hardly chance" if row.p_value < 0.05 else "within what chance gives"
+    p = "p < 0.001" if row.p_value < 0.001 else f"p = {row.p_value:.3f}"
+    return f"{told} The difference is {small} (paired test, {p})."

@@ -1,0 +1,115 @@
+"""The preprocessing contract: a tokenizer that cuts and pads by itself, as it did when the score was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distill import anatomy
+from distill.errors import CheckpointError
+from distill.safety import check_size, read_json
+
+NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
+_VOCABULARIES = (
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+_OF_ONE_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "max_length")
+
+
+def words_of(folder: Path) -> dict[str, Any]:
+    """What a folder's tokenizer_config.json says; nothing when there is none. Raises CheckpointError."""
+    told = folder / "tokenizer_config.json"
+    words = read_json(told) if told.is_file() else {}
+    if not isinstance(words, dict):
+        raise CheckpointError(f"{told}: not the settings of a tokenizer")
+    return words
+
+
+def longest(config: dict[str, Any], words: dict[str, Any], asked: int | None = None) -> int:
+    """Tokens a text is cut to: the least of the model's positions, the tokenizer's limit and what was asked for."""
+    limits = [anatomy.size(config, "positions"), words.get("model_max_length"), asked]
+    numbers = [limit for limit in limits if isinstance(limit, int | float) and 0 < limit < NO_LIMIT]
+    return int(min(numbers, default=512))
+
+
+def padding(words: dict[str, Any]) -> tuple[str, str, str]:
+    """The pad token, the side it goes to, and the side that long texts are cut on."""
+    pad = words.get("pad_token") or "[PAD]"
+    sides = [words.get(f"{what}_side", "right") for what in ("padding", "truncation")]
+    if any(side not in ("left", "right") for side in sides):
+        raise CheckpointError("tokenizer_config.json: padding_side and truncation_side are left or right")
+    return (str(pad["content"] if isinstance(pad, dict) and "content" in pad else pad), *sides)
+
+
+def open_tokenizer(folder: Path, config: dict[str, Any], asked: int | None = None) -> Any:
+    """A folder's tokenizer.json as a `tokenizers.Tokenizer` that cuts and pads. Raises CheckpointError."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no tokenizer.json; save its tokenizer again with transformers")
+    check_size(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except BaseException as error:  # the library raises plain Exception, and Rust's panics are no Exception at all
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{path}: not a tokenizer ({error})") from None
+    words = words_of(folder)
+    pad, padding_side, truncation_side = padding(words)
+    tokenizer.enable_truncation(longest(config, words, asked), direction=truncation_side)
+    tokenizer.enable_padding(direction=padding_side, pad_id=tokenizer.token_to_id(pad) or 0, pad_token=pad)
+    return tokenizer
+
+
+def typed(words: dict[str, Any]) -> bool:
+    """Whether a tokenizer tells the two texts of a pair apart by token types."""
+    return "token_type_ids" in words.get("model_input_names", ["token_type_ids"])
+
+
+def write_tokenizer(source: Path, target: Path, config: dict[str, Any], asked: int | None) -> None:
+    """Copies a tokenizer with its limit and padding written out, and without what only concerns one machine."""
+    tokenizer, words = open_tokenizer(source, config, asked), words_of(source)
+    tokenizer.save(str(target / "tokenizer.json"))
+    kept = {word: value for word, value in words.items() if word not in _OF_ONE_MACHINE}
+    kept["model_max_length"] = longest(config, words, asked)
+    write_json(target / "tokenizer_config.json", kept)
+
+
+def vocabularies(source: Path) -> list[Path]:
+    """Files that some tokenizers want beside tokenizer.json."""
+    return [source / name for name in _VOCABULARIES if (source / name).is_file()]
+
+
+def write_json(path: Path, told: Any) -> None:
+    """Writes JSON for people to read."""
+    path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def contract_of(folder: Path, config: dict[str, Any], graph: Path | None, texts: int) -> dict[str, Any]:
+    """What the manifest says of a shipped folder's preprocessing. The graph's own inputs are asked where it has one."""
+    words = words_of(folder)
+    pad, padding_side, truncation_side = padding(words)
+    tokenizer = open_tokenizer(folder, config)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if typed(words) else [])]
+    return {
+        "max_length": longest(config, words),
+        "truncation": "longest_first",
+        "truncation_side": truncation_side,
+        "padding_side": padding_side,
+        "pad_token": pad,
+        "pad_id": tokenizer.token_to_id(pad) or 0,
+        "texts": texts,
+        "pair": "two texts are given to the tokenizer as a pair; its own template sets what stands between them",
+        "inputs": _inputs(graph) if graph else {n: {"dtype": "int64", "shape": ["batch", "tokens"]} for n in names},
+    }
+
+
+def _inputs(graph: Path) -> dict[str, Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()
+    return {one.name: {"dtype": one.type[7:-1], "shape": ["batch", "tokens"][: len(one.shape)]} for one in given}

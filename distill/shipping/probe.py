@@ -1,0 +1,93 @@
+"""Token ids that come from no text, and what each shipped format answers on them: the claim that can always be checked.
+
+The id at a place is SHA-256 of "SEED:PLACE" modulo the vocabulary, so any language makes the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill import checkpoint as checkpoints
+from distill.engines import GRAPHS, Engine, OnnxRuntime
+from distill.shipping import manifest as manifests
+
+HOW = (
+    "row r holds lengths[r] ids; the id at place p (rows end to end, from 0) is the first 8 bytes of "
+    "SHA-256('SEED:p'), big-endian, modulo the vocabulary, and one more where that is the pad id; "
+    "rows are padded on the right, each format answers all rows as one batch"
+)
+_SEED = 7
+_ROWS = 8
+_TOKENS = 16
+_DIGITS = 6
+CLOSE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1), as in the export
+
+
+def settle(config: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    """How the probe of a model is made: rows of falling length, so that padding is probed too."""
+    tokens = min(_TOKENS, max_length)
+    lengths = [max(1, tokens - (tokens - 1) * row // _ROWS) for row in range(_ROWS)]
+    return {"how": HOW, "seed": _SEED, "vocabulary": int(config["vocab_size"]), "lengths": lengths}
+
+
+def batch_of(seed: int, vocabulary: int, lengths: list[int], pad: int) -> dict[str, np.ndarray]:
+    """The probe's batch: input_ids, attention_mask and token_type_ids, each (rows, tokens)."""
+    shape = (len(lengths), max(lengths))
+    real = np.arange(shape[1]) < np.array(lengths)[:, None]
+    ids = np.full(shape, pad, dtype=np.int64)
+    ids[real] = [_id(seed, place, vocabulary, pad) for place in range(sum(lengths))]
+    return {"input_ids": ids, "attention_mask": real.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+
+
+def _id(seed: int, place: int, vocabulary: int, pad: int) -> int:
+    found = int.from_bytes(hashlib.sha256(f"{seed}:{place}".encode()).digest()[:8], "big") % vocabulary
+    return (found + 1) % vocabulary if found == pad else found
+
+
+def open_format(folder: Path, form: str, threads: int = 0) -> Engine:
+    """What answers for one format in a shipped folder. Raises CheckpointError, MachineError."""
+    inside = folder / manifests.FOLDERS[form]
+    if form in GRAPHS:
+        return OnnxRuntime(inside / GRAPHS[form], threads)
+    from distill.engines import Torch
+
+    return Torch(checkpoints.load(inside).model)
+
+
+def answer(engine: Engine, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Logits (rows, labels) on the probe."""
+    return np.asarray(engine.answer(batch), dtype=np.float64)
+
+
+def rounded(logits: np.ndarray) -> list[list[float]]:
+    """Logits as the manifest keeps them."""
+    return [[round(float(value), _DIGITS) for value in row] for row in logits]
+
+
+def tolerances(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each format's logits may be from the recorded ones on another machine.
+
+    fp32 as far as the export's own check allows. int8 as far again as quantization moved it: another processor's
+    integer kernels may round, and saturate, otherwise.
+    """
+    scale = {form: CLOSE * max(1.0, float(np.abs(found).max())) for form, found in logits.items()}
+    if "onnx-int8" in logits:
+        scale["onnx-int8"] = max(scale["onnx-int8"], distance(logits["onnx-int8"], reference(logits)))
+    return scale
+
+
+def reference(logits: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What the graphs are held against: torch's logits, or the fp32 graph's where torch isn't there."""
+    return logits["transformers"] if "transformers" in logits else logits["onnx-fp32"]
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference of two sets of logits; infinite when they are of another shape or no numbers."""
+    if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return float("inf")
+    return float(np.abs(one - other).max())

@@ -1,0 +1,61 @@
+"""What a training tells: its record, and who follows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class TrainingLog:
+    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace
+    (validation included). `samples` were seen in `seconds`, over all the sittings that it took.
+    """
+
+    step: str
+    dtype: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: float = 0.0
+    seconds: float = 0.0
+    samples: int = 0
+    samples_per_second: float = 0.0
+    sittings: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For report.json, and to go on from."""
+        return asdict(self)
+
+
+def _nobody(_: Mapping[str, float]) -> None:
+    """Nobody is told."""
+
+
+@dataclass
+class Watch:
+    """How a training is followed: its name, where it keeps what it can go on from, and who is told of its progress.
+
+    Without a `folder` a training that is cut off is lost. `tell` gets flat figures: the step, the epoch, the loss,
+    every term, the learning rate and the pace; or the epoch and its validation score. `log` is there in the end.
+    """
+
+    title: str = "train"
+    folder: Path | None = None
+    tell: Callable[[Mapping[str, float]], None] = _nobody
+    log: TrainingLog | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds of this sitting and of those before it."""
+
+    before: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return self.before + time.perf_counter() - self.start

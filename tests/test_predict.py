@@ -1,0 +1,140 @@
+"""The Predictor on shipped folders and from many threads, and folders that would have it read elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import FILLER, LABELS, TOPICS
+from shipped import make_recipe, make_run
+
+from distill import Predictor
+from distill.errors import CheckpointError
+from distill.shipping import ship
+
+FORMATS = ("onnx-int8", "onnx-fp32", "transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(bert, quantized, topics, topics_csv, tmp_path_factory) -> Path:
+    """A shipped folder. Nothing may change it."""
+    place = tmp_path_factory.mktemp("predicted")
+    recipe = make_recipe(topics_csv)
+    report = make_run(place / "run", bert, bert, quantized, topics, recipe)
+    return ship(
+        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
+        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
+    )  # fmt: skip
+
+
+def mixed_texts(number: int) -> list[str]:
+    """Short and long texts in turn, the long ones beyond what is read."""
+    rng = random.Random(5)
+    words = [*FILLER, *(word for topic in TOPICS.values() for word in topic)]
+    return [" ".join(rng.choices(words, k=rng.choice([1, 2, 5, 9, 14, 40]))) for _ in range(number)]
+
+
+@pytest.mark.parametrize("form", [None, *FORMATS])
+def test_a_shipped_folder_is_served_in_the_format_that_is_asked_for(folder, form):
+    predictor = Predictor(folder, format=form)
+    assert predictor.engine.format == (form or "onnx-int8")
+    ((label, probability),) = predictor.predict(["goal match team"])[0].items()
+    assert label in LABELS
+    assert 1 / 3 < probability <= 1
+
+
+def test_the_formats_agree(folder):
+    texts = mixed_texts(20)
+    answers = {form: Predictor(folder, format=form).predict(texts) for form in FORMATS}
+    for int8, fp32, torch in zip(*answers.values(), strict=True):
+        assert fp32 == pytest.approx(torch, abs=1e-5)
+        assert max(int8.values()) == pytest.approx(max(torch.values()), abs=0.05)
+
+
+def test_texts_are_cut_where_the_measurement_cut_them(folder):
+    long = " ".join(["goal"] * 14)  # 16 tokens with the two that frame it
+    for form in FORMATS:
+        predictor = Predictor(folder, format=form)
+        assert predictor.predict([long + " actor movie" * 9]) == predictor.predict([long])
+        assert predictor.predict([long[:-5] + " actor"]) != predictor.predict([long])
+
+
+@pytest.mark.parametrize("form", ["onnx-int8", "onnx-fp32", "transformers"])
+def test_many_threads_get_what_one_gets(folder, form):
+    predictor, texts = Predictor(folder, format=form), mixed_texts(240)
+    asked = [texts[start : start + size] for start, size in zip(range(0, 200, 5), [1, 3, 40] * 14, strict=False)]
+    alone = [predictor.predict(some) for some in asked]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            together = list(pool.map(predictor.predict, asked))
+            for some, expected in zip(together, alone, strict=True):
+                assert [list(answer) for answer in some] == [list(answer) for answer in expected]
+                for answer, one in zip(some, expected, strict=True):
+                    assert answer == pytest.approx(one, abs=1e-6)
+
+
+def test_a_shipped_graph_is_served_without_torch(folder):
+    script = (
+        "import sys; from distill import Predictor; "
+        "print(len(Predictor(sys.argv[1]).predict(['goal match', 'bank']))); "
+        "assert not {'torch', 'transformers', 'onnx', 'huggingface_hub'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr[-500:]
+
+
+def test_a_snapshot_of_links_is_served(folder, tmp_path):
+    """The Hub's cache holds links into its store."""
+    for path in folder.rglob("*"):
+        place = tmp_path / "snapshot" / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            place.symlink_to(os.path.relpath(path, place.parent))
+    texts = mixed_texts(5)
+    assert Predictor(tmp_path / "snapshot").predict(texts) == Predictor(folder).predict(texts)
+
+
+def test_a_format_that_is_not_there_is_refused(folder, bert, tmp_path):
+    with pytest.raises(CheckpointError, match="format: pickle is none of: transformers, onnx-fp32, onnx-int8"):
+        Predictor(folder, format="pickle")
+    alone = bert.save(tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"no model_int8\.onnx in it"):
+        Predictor(alone, format="onnx-int8")
+    assert Predictor(alone, format="transformers").engine.format == "transformers"
+    part = shutil.copytree(folder, tmp_path / "part")
+    shutil.rmtree(part / "onnx")
+    with pytest.raises(CheckpointError, match="a shipped folder without onnx"):
+        Predictor(part, format="onnx-int8")
+    assert Predictor(part).engine.format == "transformers"
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "", 7, None, "a/b"])
+def test_a_report_cannot_send_it_elsewhere(tmp_path, name):
+    (tmp_path / "report.json").write_text(json.dumps({"rows": [{"name": name}]}))
+    with pytest.raises(CheckpointError, match="no folder beside it"):
+        Predictor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", '{"a": '], ids=["deep", "cut", "half"])
+def test_hostile_json_is_an_error_that_names_the_file(folder, tmp_path, name, content):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "onnx" / name).write_text(content)
+    with pytest.raises(CheckpointError, match=name):
+        Predictor(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_files_that_are_too_large_are_not_read(folder, tmp_path, name):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with (copy / "onnx" / name).open("wb") as file:
+        file.truncate(200 << 20)  # takes no room on disk
+    with pytest.raises(CheckpointError, match=rf"{name}: larger than \d+ MiB"):
+        Predictor(copy)

@@ -1,0 +1,554 @@
+"""`distill verify`: what holds, and each kind of claim altered by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import LABELS
+from shipped import MS, make_recipe, make_run
+
+import distill.evaluation.timing
+from distill import Predictor, cli, verification
+from distill.cli.verify import verify as command
+from distill.errors import CheckpointError, RecipeError
+from distill.evaluation.timing import Latency
+from distill.shipping import ship
+
+
+@pytest.fixture(scope="module")
+def original(bert, quantized, topics, topics_csv, tmp_path_factory) -> Path:
+    """A shipped folder. Nothing may change it."""
+    place = tmp_path_factory.mktemp("verified")
+    recipe = make_recipe(topics_csv)
+    report = make_run(place / "run", bert, bert, quantized, topics, recipe)
+    return ship(
+        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
+        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    """A copy to alter."""
+    return shutil.copytree(original, tmp_path / "topics")
+
+
+def failing(folder: Path, **how) -> list[str]:
+    findings = verification.verify(folder, **{"quick": True, **how})
+    return [finding.name for finding in findings if finding.outcome == "FAILS"]
+
+
+def patch_hashes(folder: Path) -> None:
+    """The manifest's hashes and sizes, made to match what lies there: a careful forger's work."""
+    path = folder / "manifest.json"
+    told = json.loads(path.read_text())
+    for name in told["files"]:
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            told["files"][name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+    path.write_text(json.dumps(told))
+
+
+def change_json(path: Path, change) -> None:
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+
+
+def change_card(folder: Path, before: str, after: str) -> None:
+    text = (folder / "README.md").read_text()
+    assert before in text
+    (folder / "README.md").write_text(text.replace(before, after, 1))
+    patch_hashes(folder)
+
+
+def claim(told: dict, name: str) -> dict:
+    return next(one for one in told["claims"] if one["name"] == name)
+
+
+# --------------------------------------------------------------------------------------------- what holds
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Latencies as the report claims them, times a factor a format."""
+    factors: dict[str, float] = {}
+
+    def measure(engines, inputs, timing):
+        assert timing.batch == [1]
+        assert (timing.tokens, timing.threads) == (12, 1)
+        names = ["1-distill.transformers", "2-quantize.onnx-fp32", "2-quantize.onnx-int8"]
+        names += ["teacher.transformers", "teacher.onnx-fp32"]
+        spent = [MS[name] * factors.get(name, 1.0) for name in names[: len(engines)]]
+        found = zip(engines, spent, strict=True)
+        return [[Latency(engine.name, 1, 12, 1, timing.rounds, ms, ms, ms)] for engine, ms in found]
+
+    monkeypatch.setattr(distill.evaluation.timing, "measure_latency", measure)
+    return factors
+
+
+def here(topics_csv: Path, teacher: Path) -> list[str]:
+    return [f"data.source={topics_csv}", f"teacher.checkpoint={teacher}"]
+
+
+def test_everything_holds_where_data_and_teacher_are_at_hand(original, topics_csv, headed, timed):
+    before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
+    findings = verification.verify(original, overrides=here(topics_csv, headed))
+    assert [str(finding) for finding in findings if finding.outcome != "holds"] == []
+    names = {finding.name for finding in findings}
+    assert {
+        "files", "labels", "predictions", "model-index", "table", "recipe", "probe onnx-int8", "parity onnx-fp32",
+        "size onnx-int8", "parameters transformers", "score onnx-int8", "latency onnx-int8 / teacher, batch 1",
+        "latency onnx-int8 / teacher onnx-fp32, batch 1", "latency onnx-int8 / transformers, batch 1",
+    } <= names  # fmt: skip
+    assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
+
+
+def test_every_claim_of_the_manifest_gets_its_own_line(original, topics_csv, timed):
+    findings = verification.verify(original, overrides=[f"data.source={topics_csv}"])
+    claimed = [one["name"] for one in json.loads((original / "manifest.json").read_text())["claims"]]
+    told = [finding.name for finding in findings]
+    assert [told.count(name) for name in claimed] == [1] * len(claimed)
+    assert all(" claimed " in str(f) for f in findings if f.name in claimed)
+
+
+def test_what_is_not_at_hand_is_not_checked_and_said_why(original, timed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    findings = {finding.name: finding for finding in verification.verify(original)}
+    assert not [name for name, finding in findings.items() if finding.outcome == "FAILS"]
+    score = findings["score onnx-int8"]
+    assert (score.outcome, score.why[:23]) == ("not checked", "the data isn't at hand:")
+    teacher = findings["latency onnx-int8 / teacher, batch 1"]
+    assert teacher.outcome == "not checked"
+    assert "the teacher isn't at hand" in teacher.why
+    assert findings["latency onnx-int8 / transformers, batch 1"].outcome == "holds"
+
+
+def test_other_data_is_not_scored(original, timed, topics_csv, tmp_path):
+    lines = topics_csv.read_text().splitlines(keepends=True)
+    (tmp_path / "other.csv").write_text("".join([lines[0], *(line.replace("goal", "match") for line in lines[1:])]))
+    found = verification.verify(original, overrides=[f"data.source={tmp_path / 'other.csv'}"])
+    score = next(finding for finding in found if finding.name == "score onnx-fp32")
+    assert score.outcome == "not checked"
+    assert "the data differs" in score.why
+
+
+def test_another_teacher_is_not_timed(original, timed, topics_csv, tmp_path):
+    from conftest import save_tiny
+
+    other = save_tiny(tmp_path / "bert", labels=LABELS, num_hidden_layers=2)
+    found = verification.verify(original, overrides=here(topics_csv, other))
+    teacher = next(finding for finding in found if finding.name == "latency onnx-int8 / teacher, batch 1")
+    assert teacher.outcome == "not checked"
+    assert "parameters" in teacher.why
+
+
+def test_the_teacher_of_a_recipe_is_never_fetched(original, timed, topics_csv):
+    found = verification.verify(original, overrides=[f"data.source={topics_csv}", "teacher.checkpoint=acme/bert"])
+    teacher = next(finding for finding in found if finding.name == "latency onnx-int8 / teacher, batch 1")
+    assert "acme/bert was never fetched" in teacher.why
+
+
+def test_a_folder_with_graphs_alone_or_torch_alone_holds_too(bert, quantized, topics, topics_csv, tmp_path, timed):
+    for formats, names in ((["onnx"], "onnx-int8"), (["transformers"], "transformers")):
+        recipe = make_recipe(topics_csv, ship=formats)
+        place = tmp_path / formats[0]
+        report = make_run(place, bert, bert, quantized, topics, recipe)
+        shipped = ship(
+            recipe, report, place, torch_folder=place / "1-distill", graph_folder=place / "2-quantize",
+            folder=place / "shipped",
+        )  # fmt: skip
+        findings = verification.verify(shipped, quick=True)
+        assert [str(finding) for finding in findings if finding.outcome == "FAILS"] == []
+        assert f"probe {names}" in {finding.name for finding in findings if finding.outcome == "holds"}
+
+
+# ------------------------------------------------------------------------------------------ each claim altered
+
+
+def test_a_number_of_the_cards_table(folder):
+    score = re.search(r"\| 2-quantize · onnx-int8 \| ([0-9.]+) \|", (folder / "README.md").read_text())[1]
+    change_card(folder, f"| 2-quantize · onnx-int8 | {score} |", "| 2-quantize · onnx-int8 | 0.9999 |")
+    assert failing(folder) == ["table 2-quantize · onnx-int8, accuracy"]
+    finding = next(one for one in verification.verify(folder, quick=True) if one.outcome == "FAILS")
+    assert finding.why == f"the card says 0.9999, report.json says {score}"
+
+
+def test_any_cell_of_the_table(folder):
+    change_card(folder, "| 8.00x |", "| 80.00x |")  # int8 against the teacher in eager torch: 4.0 / 0.5
+    assert failing(folder) == ["table 2-quantize · onnx-int8, vs eager"]
+
+
+def test_a_row_that_is_left_out_of_the_table(folder):
+    text = (folder / "README.md").read_text()
+    row = next(line for line in text.splitlines(keepends=True) if line.startswith("| teacher · onnx-fp32 |"))
+    change_card(folder, row, "")
+    assert failing(folder) == ["table"]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "retained", "bytes"])
+def test_a_number_of_the_model_index(folder, metric):
+    found = re.search(rf"value: ([0-9.]+)\n +name: {metric} \(onnx-int8\)", (folder / "README.md").read_text())
+    change_card(folder, found[0], found[0].replace(found[1], "7.5"))
+    assert failing(folder) == [f"model-index {metric} (onnx-int8)"]
+
+
+def test_a_number_that_is_left_out_of_the_model_index(folder):
+    text = (folder / "README.md").read_text()
+    found = re.search(r" +- type: retained\n +value: [0-9.]+\n +name: retained \(onnx-int8\)\n", text)
+    change_card(folder, found[0], "")
+    assert failing(folder) == ["model-index retained (onnx-int8)"]
+
+
+@pytest.mark.parametrize(
+    ("alter", "named"),
+    [
+        (lambda row: row.update(score=0.999), "score onnx-int8"),
+        (lambda row: row.update(bytes=1234), "size onnx-int8"),
+        (lambda row: row.update(params=7), "parameters onnx-int8"),
+        (lambda row: row.update(retained=1.5), "retained 2-quantize · onnx-int8"),
+        (lambda row: row["latency"][0].update(p50_ms=0.1), "latency onnx-int8 / teacher, batch 1"),
+        (lambda row: row["scores"].update(macro_f1=0.999), "macro_f1 2-quantize · onnx-int8"),
+        (lambda row: row["by_class"].update(film=0.999), "film alone 2-quantize · onnx-int8"),
+        (lambda row: row["confusion"][0].__setitem__(0, 99), "confusion 2-quantize · onnx-int8"),
+    ],
+    ids=["score", "bytes", "params", "retained", "latency", "scores", "by_class", "confusion"],
+)
+def test_a_number_of_the_report_with_its_hash_patched(folder, alter, named):
+    change_json(folder / "report.json", lambda told: alter(told["rows"][-1]))
+    patch_hashes(folder)
+    assert named in failing(folder)
+
+
+def test_a_number_that_is_forged_everywhere_still_differs_from_the_kept_predictions(folder):
+    def forge(told):
+        told["rows"][-1]["score"] = told["rows"][-1]["scores"]["accuracy"] = 0.999
+
+    change_json(folder / "report.json", forge)
+    change_json(folder / "manifest.json", lambda told: claim(told, "score onnx-int8").update(value=0.999))
+    patch_hashes(folder)
+    assert "accuracy 2-quantize · onnx-int8" in failing(folder)
+
+
+def test_a_score_that_is_forged_everywhere_is_measured_again(folder, topics_csv, timed):
+    score = json.loads((folder / "report.json").read_text())["rows"][-1]["score"]
+    forged = score - 0.25 if score > 0.5 else score + 0.25
+
+    def forge(told):
+        told["rows"][-1]["score"] = told["rows"][-1]["scores"]["accuracy"] = forged
+
+    change_json(folder / "report.json", forge)
+    more = {"value": forged, "tolerance": 1.0}
+    change_json(folder / "manifest.json", lambda told: claim(told, "score onnx-int8").update(more))
+    (folder / "predictions.npz").unlink()
+    change_json(folder / "manifest.json", lambda told: told["files"].pop("predictions.npz"))
+    patch_hashes(folder)
+    assert "score onnx-int8" in failing(folder, quick=False, overrides=[f"data.source={topics_csv}"])
+
+
+def test_a_byte_of_the_weights(folder):
+    path = folder / "onnx" / "model_int8.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    findings = verification.verify(folder, quick=True)
+    assert [finding.name for finding in findings if finding.outcome == "FAILS"] == ["file onnx/model_int8.onnx"]
+    probed = next(finding for finding in findings if finding.name == "probe onnx-int8")
+    assert probed.outcome == "not checked"
+    assert "onnx/model_int8.onnx is not the file" in probed.why
+
+
+@pytest.mark.parametrize("inside", ["transformers", "onnx"])
+def test_weights_that_are_changed_together_with_their_hash(folder, inside, bert):
+    """What hashes can't tell the probe tells."""
+    from distill import export
+
+    other = bert.copy()
+    other.model.classifier.bias.data += 0.5
+    if inside == "onnx":
+        export.export(other, folder / "onnx" / "model.onnx")
+    else:
+        other.model.save_pretrained(folder / "transformers")
+    patch_hashes(folder)
+    form = {"onnx": "onnx-fp32"}.get(inside, inside)
+    assert {f"probe {form}", "parity onnx-fp32"} <= set(failing(folder))
+
+
+def test_a_file_that_is_missing_or_was_added(folder):
+    (folder / "recipe.yaml").rename(folder / "notes.yaml")
+    assert {"file recipe.yaml", "file notes.yaml"} <= set(failing(folder))
+
+
+def test_a_size_that_is_claimed(folder):
+    change_json(folder / "manifest.json", lambda told: claim(told, "size onnx-int8").update(value=10_000))
+    assert failing(folder) == ["size onnx-int8", "size onnx-int8"]  # not the report's, and not the files'
+
+
+def test_a_probes_logit(folder):
+    def alter(told):
+        told["probe"]["logits"]["onnx-fp32"][2][1] += 0.01
+
+    change_json(folder / "manifest.json", alter)
+    assert "probe onnx-fp32" in failing(folder)
+
+
+def test_a_manifest_cannot_allow_itself_more(folder):
+    def alter(told):
+        told["probe"]["logits"]["onnx-fp32"][2][1] += 0.01
+        told["probe"]["tolerance"]["onnx-fp32"] = 100.0
+        claim(told, "size onnx-int8").update(value=10_000, tolerance=1e9)
+
+    change_json(folder / "manifest.json", alter)
+    assert {"probe onnx-fp32", "size onnx-int8"} <= set(failing(folder))
+
+
+def test_a_parity_that_is_claimed(folder):
+    change_json(folder / "manifest.json", lambda told: claim(told, "parity onnx-int8").update(value=0.0))
+    assert failing(folder) == ["parity onnx-int8"]
+
+
+@pytest.mark.parametrize("where", ["manifest.json", "report.json", "onnx/config.json", "transformers/config.json"])
+def test_the_order_of_the_labels(folder, where):
+    def swap(told):
+        if where == "manifest.json":
+            told["labels"].reverse()
+        elif where == "report.json":
+            told["data"]["labels"].reverse()
+        else:
+            told["id2label"] = {str(i): name for i, name in enumerate(reversed(LABELS))}
+            told["label2id"] = {name: i for i, name in enumerate(reversed(LABELS))}
+
+    change_json(folder / where, swap)
+    patch_hashes(folder)
+    assert "labels" in failing(folder)
+
+
+def test_the_preprocessing_that_is_claimed(folder):
+    change_json(folder / "manifest.json", lambda told: told["preprocessing"].update(max_length=32))
+    assert {"preprocessing onnx, max_length", "preprocessing transformers, max_length"} <= set(failing(folder))
+
+
+def test_a_recipe_that_is_not_the_reports(folder):
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
+    patch_hashes(folder)
+    assert failing(folder) == ["recipe"]
+
+
+def test_latency_fails_where_it_is_slower_and_not_where_it_is_faster(original, topics_csv, headed, timed):
+    timed["2-quantize.onnx-int8"] = 2.0
+    slower = failing(original, quick=False, overrides=here(topics_csv, headed))
+    others = ("transformers", "onnx-fp32", "teacher", "teacher onnx-fp32")
+    assert slower == [f"latency onnx-int8 / {other}, batch 1" for other in others]
+    timed["2-quantize.onnx-int8"] = 0.1
+    assert failing(original, quick=False, overrides=here(topics_csv, headed)) == []
+
+
+# ------------------------------------------------------------------------------------------ hostile folders
+
+
+OUTSIDE = ["../secret.txt", "/etc/passwd", "onnx/../../secret.txt", "C:\\secret.txt", "a//b", "."]
+READ = ["report.json", "onnx/config.json", "onnx/tokenizer.json", "transformers/tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_that_leaves_the_folder_is_refused(folder, name):
+    (folder.parent / "secret.txt").write_text("secret")
+    change_json(folder / "manifest.json", lambda told: told["files"].update({name: told["files"]["report.json"]}))
+    with pytest.raises(CheckpointError, match="leaves the folder; nothing was read"):
+        verification.verify(folder)
+
+
+@pytest.mark.parametrize("linked", ["onnx/model.onnx", "onnx", "stray", "manifest.json"])
+def test_links_are_refused(folder, linked):
+    if (folder / linked).exists():
+        (folder / linked).rename(folder.parent / "elsewhere")
+    else:
+        (folder.parent / "elsewhere").write_text("secret")
+    (folder / linked).symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"is a link|no manifest\.json"):
+        verification.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 200_000, "not valid JSON"),
+        ('{"a":' * 100_000, "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[]", "not a manifest"),
+        ('{"schema": 99}', "schema 99 is not known"),
+        (" " * (17 << 20), "larger than 16 MiB"),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "not valid JSON"),
+    ],
+    ids=["lists", "settings", "cut", "no-settings", "schema", "large", "odd"],
+)
+def test_a_hostile_manifest_is_refused(folder, content, told):
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(CheckpointError, match=told):
+        verification.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("probe", {"lengths": [1 << 30]}),
+        ("probe", {"vocabulary": 1 << 40}),
+        ("preprocessing", {"max_length": -1}),
+        ("labels", "film"),
+        ("formats", ["pickle"]),
+        ("unknown", 1),
+        ("claims", [{"name": "score", "value": "NaN"}]),
+    ],
+)
+def test_a_manifest_of_wrong_kinds_is_refused(folder, word, value):
+    def alter(told):
+        told[word] = {**told[word], **value} if isinstance(value, dict) else value
+
+    change_json(folder / "manifest.json", alter)
+    with pytest.raises(CheckpointError, match="not a manifest"):
+        verification.verify(folder)
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", '{"rows": 7}'], ids=["deep", "cut", "odd"])
+def test_hostile_json_fails_by_name_and_does_not_hang(folder, name, content):
+    (folder / name).write_text(content)
+    patch_hashes(folder)
+    place = name.split("/")[0]
+    assert [named for named in failing(folder) if place in named]
+
+
+def test_a_report_of_odd_values_fails_by_name(folder):
+    for alter in (
+        lambda told: told["rows"][-1].update(score="high"),
+        lambda told: told["rows"][-1].update(latency=None),
+        lambda told: told.update(data=7),
+        lambda told: told.update(rows=[]),
+        lambda told: told["data"].update(labels=[1, 2, 3]),
+    ):
+        shutil.copy(folder / "report.json", folder.parent / "kept.json")
+        change_json(folder / "report.json", alter)
+        patch_hashes(folder)
+        assert "report.json" in failing(folder)
+        shutil.copy(folder.parent / "kept.json", folder / "report.json")
+
+
+SIZES = [("num_hidden_layers", 10**9), ("vocab_size", 10**9), ("hidden_size", 10**6)]
+
+
+@pytest.mark.parametrize(("word", "value"), SIZES)
+def test_sizes_that_the_weights_do_not_hold_are_never_built(folder, word, value):
+    change_json(folder / "transformers" / "config.json", lambda config: config.update({word: value}))
+    patch_hashes(folder)
+    with pytest.raises(CheckpointError, match=str(value)):
+        Predictor(folder, format="transformers")
+    findings = verification.verify(folder, quick=True)
+    wrong = next(finding for finding in findings if finding.name == "transformers opens")
+    assert wrong.outcome == "FAILS"
+    assert str(value) in wrong.why
+
+
+def test_a_tokenizer_that_takes_for_ever_is_ended(folder, monkeypatch):
+    monkeypatch.setattr("distill.verification.answers._PATIENCE", 5)
+    change_json(
+        folder / "onnx" / "tokenizer.json",
+        lambda told: told.update(
+            normalizer={
+                "type": "Sequence",
+                "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 64,
+            }
+        ),
+    )
+    patch_hashes(folder)
+    findings = verification.verify(folder, quick=True)
+    wrong = next(finding for finding in findings if finding.name == "onnx opens")
+    assert wrong.outcome == "FAILS"
+    assert wrong.why.startswith("tokenizer.json: ")
+
+
+def test_predictions_that_claim_more_than_they_hold_fail_by_name(folder):
+    def forge(shape: tuple[int, ...]) -> None:
+        with zipfile.ZipFile(folder / "predictions.npz", "w") as packed, packed.open("labels.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": shape})
+        patch_hashes(folder)
+
+    for shape in ((1 << 50,), (1 << 20,)):
+        forge(shape)
+        assert failing(folder) == ["predictions"]
+
+
+def test_predictions_of_python_objects_are_never_unpickled(folder):
+    np.savez(folder / "predictions.npz", labels=np.array([{"a": 1}], dtype=object))
+    patch_hashes(folder)
+    finding = next(one for one in verification.verify(folder, quick=True) if one.outcome == "FAILS")
+    assert (finding.name, "allow_pickle" in finding.why) == ("predictions", True)
+
+
+def test_batches_that_no_machine_can_be_asked_are_not_timed(folder, topics_csv):
+    def alter(told):
+        for row in told["rows"]:
+            row["latency"][0]["batch"] = 10**9
+
+    change_json(folder / "report.json", alter)
+    patch_hashes(folder)
+    findings = verification.verify(folder, overrides=[f"data.source={topics_csv}"], quick=False)
+    assert "latency onnx-int8 / teacher, batch 1000000000" in {f.name for f in findings if f.outcome == "FAILS"}
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.csv", "~/secret.csv"])
+def test_a_strangers_recipe_reads_nothing_outside(folder, path, timed, monkeypatch):
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(re.sub(r"path: \S+", f"path: {path}", recipe.read_text()))
+    change_json(folder / "report.json", lambda told: told["recipe"]["data"]["source"].update(path=path))
+    patch_hashes(folder)
+    monkeypatch.setattr("distill.data.load", None)  # calling it would be a TypeError
+    score = next(one for one in verification.verify(folder) if one.name == "score transformers")
+    assert (score.outcome, "the recipe names its data as" in score.why) == ("not checked", True)
+
+
+# ------------------------------------------------------------------------------------------ the command line
+
+
+def call(*arguments: str):
+    """The command below a group of the command line's own kind, which turns errors into exit codes."""
+    group = type(cli.main)("distill", commands={"verify": command})
+    return CliRunner().invoke(group, ["verify", *map(str, arguments)])
+
+
+def test_the_command_prints_a_line_a_claim_and_exits_with_0(original):
+    done = call(original, "--quick")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(verification.verify(original, quick=True))
+    assert all(re.match(r"(holds|not checked) +\S", line) for line in lines)
+    assert re.search(r"\d+ hold, 0 fail, \d+ not checked", done.stderr)
+
+
+def test_the_command_names_what_fails_and_exits_with_1(folder):
+    (folder / "report.json").write_text((folder / "report.json").read_text() + " ")
+    done = call(folder, "--quick")
+    assert done.exit_code == 1
+    assert "these claims fail: file report.json" in done.stderr
+    told = json.loads(call(folder, "--quick", "--json").stdout)
+    assert [one["name"] for one in told if one["outcome"] == "FAILS"] == ["file report.json"]
+
+
+def test_what_is_no_shipped_folder_exits_with_2(tmp_path, quantized):
+    for folder, why in ((tmp_path / "nowhere", "no such folder"), (quantized, "no manifest.json, so this is not")):
+        done = call(folder)
+        assert done.exit_code == 2
+        assert why in done.stderr
+
+
+def test_settings_that_do_not_fit_exit_with_2(original):
+    with pytest.raises(RecipeError, match="no such setting"):
+        verification.verify(original, overrides=["data.sauce=x"], quick=True)
