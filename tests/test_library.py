@@ -15,7 +15,7 @@ from distill import library
 from distill.errors import RecipeError
 
 PACKAGE = Path(distill.__file__).parent
-HEAVY = ("torch", "transformers", "onnxruntime", "accelerate")
+HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "wandb", "matplotlib", "codecarbon")
 
 
 def test_the_names_on_the_shelf_are_the_files_on_it():

@@ -288,6 +288,24 @@ def test_an_agents_command_line_is_a_recipe(recipe, agents_command):
     assert (step.temperature, step.learning_rate, step.batch_size) == (4.25, 3e-5, 24)
 
 
+def test_an_agents_command_line_carries_the_recipe_out(
+    recipe_file, agents_command, monkeypatch, tmp_path, without_memory
+):
+    from distill.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    learn = {"imitate": {"logits": 1.0}, "epochs": {"choose": [1, 2]}, "learning_rate": {"between": [1e-4, 1e-2]}}
+    done = CliRunner().invoke(main, ["sweep", str(recipe_file(steps=[{"distill": learn}]))])
+    assert done.exit_code == 0, done.output
+    made = yaml.safe_load(Path("recipe-sweep.yaml").read_text())
+    line = agents_command(made, {"steps.0.distill.epochs": 2, "steps.0.distill.learning_rate": 0.002})
+    done = CliRunner().invoke(main, line[2:])
+    assert done.exit_code == 0, done.output
+    (report,) = Path("runs").glob("*/report.json")
+    step = json.loads(report.read_text())["recipe"]["steps"][0]["distill"]
+    assert (step["epochs"], step["learning_rate"]) == (2, 0.002)
+
+
 def test_an_agents_command_line_takes_lists_and_settings(tmp_path, agents_command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = one_open(tmp_path, "epochs: 1")

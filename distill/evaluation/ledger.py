@@ -120,7 +120,9 @@ class Ledger:
         """The table in Markdown."""
         head, body = self.cells()
         lines = [head, ["---"] * len(head), *body]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n".join(
+            "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
 
     def __str__(self) -> str:
         return self.markdown()

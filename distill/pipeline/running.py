@@ -210,7 +210,11 @@ def _ready_student(
     with going.stage("student"):
         made = fresh_student(plan, teacher, own)
         going.keep("student", going.bench.student(made, teacher_bytes, own_bytes, folder))
-    return checkpoints.load(folder), checkpoints.fingerprint(folder)
+    pupil, found = checkpoints.load(folder), checkpoints.fingerprint(folder)
+    parents = [own_bytes] if own_bytes else [teacher_bytes] if plan.recipe.student.layers is not None else []
+    fresh = Subject("student", "transformers", folder, pupil.tokenizer, pupil)
+    going.telling.checkpoint("student", fresh, None, sha256=found, parents=parents)
+    return pupil, found
 
 
 def _step(

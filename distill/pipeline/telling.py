@@ -53,20 +53,14 @@ class Telling:
             self.state.write()
 
     def checkpoint(
-        self,
-        kind: str,
-        subject: Subject,
-        quality: Quality,
-        *,
-        sha256: str,
-        parents: Sequence[str],
+        self, kind: str, subject: Subject, quality: Quality | None, *, sha256: str, parents: Sequence[str],
         result: bool = False,
-    ) -> None:
-        """A checkpoint that was made and scored; `parents` are the hashes of those that it comes from."""
+    ) -> None:  # fmt: skip
+        """A checkpoint that was made, and scored if it has learned; `parents` are the hashes of what it comes from."""
         upload = self.plan.recipe.track.weights
         facts = {
             "sha256": sha256, "format": subject.format, "bytes": subject.bytes, "parameters": subject.parameters,
-            "metric": quality.metric, "score": quality.score,
+            **({"metric": quality.metric, "score": quality.score} if quality else {}),
         }  # fmt: skip
         self.tracker.artifact(
             subject.name if subject.format == "transformers" else f"{subject.name}-{subject.format}",
