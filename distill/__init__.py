@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from distill.evaluation import evaluate
     from distill.pipeline import run
     from distill.predict import Predictor
+    from distill.pruning import prune
     from distill.quantization import quantize
-    from distill.recipe import Data, Distill, Finetune, Quantize, Recipe
+    from distill.recipe import Data, Distill, Finetune, Prune, Quantize, Recipe
     from distill.recipe import load as load_recipe
     from distill.student import cut
     from distill.teacher import load as load_teacher
@@ -30,6 +31,7 @@ _HOMES = {
     "DistillError": ("distill.errors", "DistillError"),
     "Finetune": ("distill.recipe", "Finetune"),
     "Predictor": ("distill.predict", "Predictor"),
+    "Prune": ("distill.recipe", "Prune"),
     "Quantize": ("distill.recipe", "Quantize"),
     "Recipe": ("distill.recipe", "Recipe"),
     "Splits": ("distill.data", "Splits"),
@@ -40,6 +42,7 @@ _HOMES = {
     "load_data": ("distill.data", "load"),
     "load_recipe": ("distill.recipe", "load"),
     "load_teacher": ("distill.teacher", "load"),
+    "prune": ("distill.pruning", "prune"),
     "quantize": ("distill.quantization", "quantize"),
     "run": ("distill.pipeline", "run"),
 }
@@ -51,6 +54,7 @@ __all__ = [
     "DistillError",
     "Finetune",
     "Predictor",
+    "Prune",
     "Quantize",
     "Recipe",
     "Splits",
@@ -61,6 +65,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "load_teacher",
+    "prune",
     "quantize",
     "run",
 ]

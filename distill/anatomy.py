@@ -13,21 +13,42 @@ from typing import Any, Literal
 from distill.errors import CheckpointError
 from distill.library import nearest
 
-Word = Literal["layers", "hidden_size", "positions"]
-LARGEST: Mapping[Word, int] = {"layers": 1000, "hidden_size": 1_000_000, "positions": 100_000_000}  # beyond: hostile
+Word = Literal["layers", "hidden_size", "positions", "heads", "neurons"]
+LARGEST: Mapping[Word, int] = {
+    "layers": 1000, "hidden_size": 1_000_000, "positions": 100_000_000, "heads": 10_000, "neurons": 10_000_000,
+}  # fmt: skip  # beyond: hostile
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where a layer keeps what can be left out of it, as attribute paths from the layer to its Linear modules.
+
+    `query`, `key` and `value` have a row a head and dimension, `output` has the columns; `up` has a row a neuron,
+    `down` the column. `counts` are attributes that must follow: the path, and whether it counts heads or their width.
+    """
+
+    query: str
+    key: str
+    value: str
+    output: str
+    up: str
+    down: str
+    counts: Mapping[str, Literal["heads", "width"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Family:
     """What can be known of a model type without looking at its weights.
 
-    `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers; `config` maps
-    our word to the config's key; `reserved_positions` are positions that no token ever takes, with `padding` all up to
-    the padding token's id, behind which RoBERTa counts; `refuses` maps what can't be done to the reason.
+    `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers, `layer` what is
+    in each; `config` maps our word to the config's key; `reserved_positions` are positions that no token ever takes,
+    with `padding` all up to the padding token's id, behind which RoBERTa counts; `refuses` maps what can't be done to
+    the reason.
     """
 
     model_type: str
     stack: str
+    layer: Layer
     config: Mapping[Word, str]
     reserved_positions: int | Literal["padding"] = 0
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -37,27 +58,75 @@ _BERT_KEYS: Mapping[Word, str] = {
     "layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
     "positions": "max_position_embeddings",
+    "heads": "num_attention_heads",
+    "neurons": "intermediate_size",
 }
+_BERT_LAYER = Layer(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    output="attention.output.dense",
+    up="intermediate.dense",
+    down="output.dense",
+    counts={"attention.self.num_attention_heads": "heads", "attention.self.all_head_size": "width"},
+)
+_MPNET_LAYER = Layer(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    output="attention.attn.o",
+    up="intermediate.dense",
+    down="output.dense",
+)
+_DISTILBERT_LAYER = Layer(
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    output="attention.out_lin",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    counts={"attention.n_heads": "heads"},
+)
+_SHARED = "ALBERT's layers share one set of weights, so leaving some of it out is not theirs to choose"
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family("bert", "encoder.layer", _BERT_KEYS),
-        Family("roberta", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
-        Family("xlm-roberta", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
-        Family("camembert", "encoder.layer", _BERT_KEYS, reserved_positions="padding"),
-        Family("mpnet", "encoder.layer", _BERT_KEYS, reserved_positions=2),
-        Family("electra", "encoder.layer", _BERT_KEYS),
+        Family("bert", "encoder.layer", _BERT_LAYER, _BERT_KEYS),
+        Family("roberta", "encoder.layer", _BERT_LAYER, _BERT_KEYS, reserved_positions="padding"),
+        Family("xlm-roberta", "encoder.layer", _BERT_LAYER, _BERT_KEYS, reserved_positions="padding"),
+        Family("camembert", "encoder.layer", _BERT_LAYER, _BERT_KEYS, reserved_positions="padding"),
+        Family(
+            "mpnet",
+            "encoder.layer",
+            _MPNET_LAYER,
+            _BERT_KEYS,
+            reserved_positions=2,
+            refuses={"heads": "MPNet's layers share one table of position biases with a column a head"},
+        ),
+        Family("electra", "encoder.layer", _BERT_LAYER, _BERT_KEYS),
         Family(
             "distilbert",
             "transformer.layer",
-            {"layers": "n_layers", "hidden_size": "dim", "positions": "max_position_embeddings"},
+            _DISTILBERT_LAYER,
+            {
+                "layers": "n_layers",
+                "hidden_size": "dim",
+                "positions": "max_position_embeddings",
+                "heads": "n_heads",
+                "neurons": "hidden_dim",
+            },
         ),
         Family(
             "albert",
             "encoder.albert_layer_groups",
+            _BERT_LAYER,
             _BERT_KEYS,
-            refuses={"layers": "ALBERT's layers share one set of weights, so leaving some out makes nothing smaller"},
+            refuses={
+                "layers": "ALBERT's layers share one set of weights, so leaving some out makes nothing smaller",
+                "heads": _SHARED,
+                "neurons": _SHARED,
+            },
         ),
     )
 }

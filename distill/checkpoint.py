@@ -32,6 +32,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DISK = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
 )  # fmt: skip
+_SHAPE = "shape.json"  # what a config can't say; surgery's
 _LARGEST_CARD = 1 << 20  # bytes of a model card
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -69,9 +70,12 @@ class Checkpoint:
 
     def save(self, folder: Path) -> Path:
         """Writes config, safetensors and tokenizer; the folder appears whole or not at all."""
+        from distill import surgery
+
         with atomic_folder(folder) as unfinished:
             self.model.save_pretrained(unfinished, safe_serialization=True)
             self.tokenizer.save_pretrained(unfinished)
+            surgery.write_record(self.model, unfinished)
         return folder
 
 
@@ -91,17 +95,13 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model, report = getattr(transformers, auto_class).from_pretrained(
-                folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
-                ignore_mismatched_sizes=new_head, output_loading_info=True,
-            )  # fmt: skip
+            model, absent = _fill(folder, config, getattr(transformers, auto_class), new_head)
             if new_head:
                 _start_head(model)
     except BaseException as error:  # damaged weights and tokenizers raise kinds of their own without a common base
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # what Rust's code throws
             raise
         raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
-    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if new_head:  # the body must be whole; its pooler and its head are what is trained
         absent = {key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key}
     if absent:
@@ -109,6 +109,28 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
             f"{folder}: the weights lack {len(absent)} tensors of a {type(model).__name__}, such as {min(absent)}"
         )
     return Checkpoint(model.to(PartialState().device).eval(), tokenizer)
+
+
+def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: bool) -> tuple[PreTrainedModel, set[str]]:
+    """A model with a folder's weights, in the shape of its record where it has one, and the tensors that it lacks."""
+    from safetensors.torch import load_file
+
+    from distill import surgery
+
+    shape = surgery.read_record(folder, config.to_dict())
+    if shape is None:
+        model, report = auto_class.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype="float32",
+            ignore_mismatched_sizes=new_head, output_loading_info=True,
+        )  # fmt: skip
+        return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    model = surgery.reshape(auto_class.from_config(config, dtype="float32"), shape)
+    expected, fitting = model.state_dict(), {}
+    for path in _weight_files(folder, "model.safetensors"):
+        held = load_file(path)
+        fitting |= {name: held[name] for name in held.keys() & expected if held[name].shape == expected[name].shape}
+    model.load_state_dict(fitting, strict=False)
+    return model, expected.keys() - fitting.keys()
 
 
 def _start_head(model: PreTrainedModel) -> None:
@@ -235,6 +257,7 @@ def same_tokenizer(one: Path, other: Path) -> bool:
 def engine_files(folder: Path, weights: str) -> list[Path]:
     """The files that one engine needs to answer: its weights (with external data), the config, the tokenizer."""
     needed = [*_weight_files(folder, weights), folder / "config.json"]
+    needed += [folder / _SHAPE] if weights.endswith(".safetensors") else []
     tokenizer = [folder / name for name in _TOKENIZER_FILES]
     if not tokenizer[0].is_file():
         tokenizer += [folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"]

@@ -54,7 +54,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _find_student(plan, fetch)
     _read_data(plan, fetch)
     _note_idle_words(plan)
-    for check in (_check_head, _check_student_head, _check_layers, _check_hidden_states, _check_length):
+    for check in (_check_head, _check_student_head, _check_layers, _check_pruning, _check_hidden_states, _check_length):
         try:
             check(plan)
         except DistillError as error:
@@ -237,6 +237,27 @@ def _check_layers(plan: Plan) -> None:
     if there is None:
         raise CheckpointError(f"student.layers: the teacher's config doesn't say {family.config['layers']}")
     anatomy.choose_layers(student.layers, student.choose, there)
+
+
+def _check_pruning(plan: Plan) -> None:
+    """What the student's family can't lose, and layers that all would go."""
+    config = _student_config(plan)
+    if config is None:
+        return
+    left = anatomy.size(config, "layers")
+    for position, step in enumerate(plan.recipe.steps):
+        if step.prune is None:
+            continue
+        anatomy.family_of(config)
+        for what in ("heads", "neurons", "layers"):
+            if getattr(step.prune, what) is not None and (reason := anatomy.refuse(config, what)):
+                raise CheckpointError(f"steps.{position}.prune.{what}: {reason}")
+        if step.prune.layers is not None and left is not None:
+            if step.prune.layers >= left:
+                raise CheckpointError(
+                    f"steps.{position}.prune.layers: {step.prune.layers} of {left} layers can't go; keep at least one"
+                )
+            left -= step.prune.layers
 
 
 def _check_hidden_states(plan: Plan) -> None:

@@ -124,7 +124,7 @@ class Store:
 
     def is_busy(self, name: str) -> bool:
         """Whether a process is making or taking a piece right now."""
-        path = self.folder / "locks" / f"{name}.lock"
+        path = self._lock_of(name)
         if not path.exists():
             return False
         try:
@@ -132,6 +132,8 @@ class Store:
                 return False
         except Timeout:
             return True
+        except OSError:  # a store that can't be written is nobody's place of work
+            return False
 
     def pieces(self) -> list[Piece]:
         """Every finished piece that can be read, the last used first; files are not hashed."""
@@ -152,7 +154,7 @@ class Store:
     def drop(self, name: str) -> bool:
         """Removes a piece, finished or not; False when a process is at work on it."""
         try:
-            with FileLock(self.folder / "locks" / f"{name}.lock", timeout=0), machine_errors(f"pruning {self.folder}"):
+            with machine_errors(f"pruning {self.folder}"), FileLock(self._lock_of(name), timeout=0):
                 if (self.folder / name).is_dir():
                     self._remove(self.folder / name)
                 shutil.rmtree(self.folder / "unfinished" / name, ignore_errors=True)
@@ -160,14 +162,18 @@ class Store:
             return False
         return True
 
+    def _lock_of(self, name: str) -> Path:
+        return self.folder / "locks" / f"{name}.lock"
+
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        lock = FileLock(self.folder / "locks" / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another run is at work on %s; waiting for it", name)
-            lock.acquire()
+        lock = FileLock(self._lock_of(name))
+        with machine_errors(f"writing the store {self.folder} (DISTILL_STORE names another place)"):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("another run is at work on %s; waiting for it", name)
+                lock.acquire()
         try:
             yield
         finally:
@@ -204,7 +210,7 @@ class Store:
             "schema": _SCHEMA, "name": name, "facts": dict(facts), "told": told, "files": held,
             "seconds": seconds, "finished": finished,
         }  # fmt: skip
-        write_text(files / _ENTRY, json.dumps({**entry, "check": _check(entry)}, indent=1))
+        write_text(files / _ENTRY, json.dumps({**entry, "check": _check(entry)}))  # predictions make it long enough
         for file in held:
             (files / file).chmod(0o444)
         files.rename(self.folder / name)

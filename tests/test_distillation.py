@@ -291,6 +291,69 @@ def test_a_training_takes_as_many_steps_as_it_was_told(bert, data, words, steps)
     assert watch.log.samples_per_second > 0
 
 
+# ------------------------------------------------------------------------------------- going on
+
+
+def train_by(bert, data, folder, scores, **words):
+    """A training whose validation scores are these, one an epoch; more epochs than scores are an error."""
+    pupil = bert.copy()
+    lesson, left = Lesson(pupil.model, data.task, settings.Term(weight=1.0)), iter(scores)
+    watch = Watch("1-finetune", folder)
+    fit(lesson, pupil.encode(data, "train"), Finetune(**FAST, **words), validate=lambda: next(left), watch=watch)
+    return pupil, watch.log
+
+
+def cut_off(monkeypatch, bert, data, folder, scores, **words) -> None:
+    """The same, but the process dies when all is trained and before the best epoch is loaded."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.Trainer._load_best_model", die)
+        with pytest.raises(KeyboardInterrupt):
+            train_by(bert, data, folder, scores, **words)
+
+
+def test_a_training_that_had_stopped_early_is_not_trained_further(bert, data, tmp_path, monkeypatch):
+    scores = [0.9, 0.5, 0.4]
+    whole, _ = train_by(bert, data, tmp_path / "whole", scores, epochs=5, patience=2)
+    cut_off(monkeypatch, bert, data, tmp_path / "cut", scores, epochs=5, patience=2)
+    made, log = train_by(bert, data, tmp_path / "cut", [], epochs=5, patience=2)
+    assert [epoch["score"] for epoch in log.epochs] == scores and log.best_epoch == 1
+    assert same(weights(made), weights(whole))
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_training_cut_off_while_it_validates_validates_that_epoch_again(bert, data, tmp_path, monkeypatch, epochs):
+    def die() -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distill.training.loop.SAVE_EVERY", 0.0)
+    scores = [0.9, 0.5][:epochs]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("distill.training.loop._Trainer.evaluate", lambda self, *_, **__: die())
+        train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
+    _, log = train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
+    assert log.sittings == 2 and [epoch["score"] for epoch in log.epochs] == scores
+
+
+@pytest.mark.parametrize("how", ["damaged", "moved"])
+def test_a_training_whose_best_epoch_is_lost_does_not_hand_out_another(bert, data, tmp_path, monkeypatch, how):
+    scores = [0.9, 0.5, 0.4]
+    whole, _ = train_by(bert, data, tmp_path / "whole", scores, epochs=3, patience=5)
+    cut_off(monkeypatch, bert, data, tmp_path / "cut", scores, epochs=3, patience=5)
+    folder = tmp_path / "cut"
+    if how == "damaged":
+        kept = sorted(folder.glob("checkpoint-*/model.safetensors"))[0]
+        kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    else:
+        folder = folder.rename(tmp_path / "elsewhere")
+    made, log = train_by(bert, data, folder, scores, epochs=3, patience=5)
+    assert [epoch["score"] for epoch in log.epochs] == scores and log.best_epoch == 1
+    assert same(weights(made), weights(whole))
+
+
 # ------------------------------------------------------------------------------------- what is left alone
 
 

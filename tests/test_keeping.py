@@ -170,6 +170,22 @@ def test_a_folder_of_another_recipe_is_refused(finished, recipe_file):
     assert done.exit_code == 2 and "holds a run of another recipe" in done.output
 
 
+@pytest.mark.parametrize("left", [[".lock"], [".lock", ".recipe.yaml-abc"], [".lock", "recipe.yaml", ".run.json-abc"]])
+def test_a_run_that_was_killed_before_it_had_a_state_is_begun_again(
+    recipe_file, tmp_path, monkeypatch, finished, left, without_memory
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "killed", tmp_path / "runs" / "recipe"):
+        folder.mkdir(parents=True)
+        for name in left:
+            (folder / name).write_text((finished / name).read_text() if (finished / name).is_file() else "half")
+    done = ask("run", recipe_file(steps=[LEARN]), "--output", tmp_path / "killed")
+    assert done.exit_code == 0, done.output
+    done = ask("run", recipe_file(steps=[LEARN]))
+    assert done.exit_code == 0 and "→ runs/recipe\n" in done.output
+    assert not list((tmp_path / "killed").glob(".r*"))
+
+
 def test_a_folder_in_which_a_process_is_at_work_is_refused(finished, recipe_file):
     with FileLock(finished / ".lock"):
         done = ask("run", recipe_file(steps=[LEARN]), "--output", finished)

@@ -70,6 +70,21 @@ def test_the_student_may_be_a_checkpoint_of_its_own(recipe_file, tmp_path, witho
     assert config["id2label"] == {str(i): name for i, name in enumerate(LABELS)}
 
 
+def test_a_student_that_is_only_quantized_is_what_ships_and_what_its_graphs_are_held_against(
+    recipe_file, tmp_path, headed, without_memory
+):
+    own = save_tiny(tmp_path / "own", "distilbert", labels=LABELS, n_layers=1)
+    sections = {"teacher": {"checkpoint": str(headed)}, "student": {"checkpoint": str(own)}, "steps": ["quantize"]}
+    done = run(recipe_file(**sections, ship=["transformers", "onnx"]), tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    rows = [(row["name"], row["format"]) for row in told(tmp_path / "run")["rows"]]
+    assert rows[2:] == [("student", "transformers"), ("1-quantize", "onnx-fp32"), ("1-quantize", "onnx-int8")]
+    shipped = tmp_path / "run" / "shipped"
+    assert json.loads((shipped / "transformers" / "config.json").read_text())["model_type"] == "distilbert"
+    claims = {claim["name"]: claim["value"] for claim in json.loads((shipped / "manifest.json").read_text())["claims"]}
+    assert claims["parity onnx-fp32"] < 1e-4
+
+
 def test_the_student_may_be_a_config_with_random_weights(recipe_file, tmp_path, without_memory):
     config = {"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
     config |= {"intermediate_size": 16}

@@ -206,6 +206,24 @@ def test_a_disk_that_fails_is_the_machines_fault_in_one_line(store, tmp_path, mo
     assert not store.piece("distill", FACTS, writing(), tmp_path / "one").reused
 
 
+@pytest.mark.parametrize("number", [28, 30, 13])
+def test_a_lock_that_cannot_be_made_is_the_machines_fault_in_one_line(store, tmp_path, monkeypatch, number):
+    store.piece("distill", FACTS, writing())
+    open_ = os.open
+
+    def full(path: object, *given: int, **words: int) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number))
+        return open_(path, *given, **words)
+
+    name = name_of("distill", FACTS)
+    monkeypatch.setattr(os, "open", full)
+    for work in (lambda: store.piece("distill", FACTS, writing()), lambda: store.drop(name)):
+        with pytest.raises(MachineError, match=os.strerror(number).lower()):
+            work()
+    assert not store.is_busy(name)
+
+
 def test_a_store_that_cannot_be_written_names_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises((MachineError, NotADirectoryError)) as caught:

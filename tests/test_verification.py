@@ -254,6 +254,20 @@ def test_a_score_that_is_forged_everywhere_is_measured_again(folder, topics_csv,
     assert "score onnx-int8" in failing(folder, quick=False, overrides=[f"data.source={topics_csv}"])
 
 
+def test_a_report_cannot_widen_a_tolerance_by_claiming_few_examples(folder, topics_csv, timed):
+    def forge(told):
+        told["rows"][-1]["n"] = 1
+        told["rows"][-1]["score"] = told["rows"][-1]["scores"]["accuracy"] = 0.25 + told["rows"][-1]["score"] / 2
+
+    change_json(folder / "report.json", forge)
+    forged = json.loads((folder / "report.json").read_text())["rows"][-1]["score"]
+    change_json(folder / "manifest.json", lambda told: claim(told, "score onnx-int8").update(value=forged))
+    (folder / "predictions.npz").unlink()
+    change_json(folder / "manifest.json", lambda told: told["files"].pop("predictions.npz"))
+    patch_hashes(folder)
+    assert "score onnx-int8" in failing(folder, quick=False, overrides=[f"data.source={topics_csv}"])
+
+
 def test_a_byte_of_the_weights(folder):
     path = folder / "onnx" / "model_int8.onnx"
     content = bytearray(path.read_bytes())
@@ -402,6 +416,10 @@ def test_a_hostile_manifest_is_refused(folder, content, told):
     [
         ("probe", {"lengths": [1 << 30]}),
         ("probe", {"vocabulary": 1 << 40}),
+        ("probe", {"logits": {"transformers": [[0.0, 1.0, 2.0], [0.0]]}}),
+        ("probe", {"logits": {"transformers": []}}),
+        ("preprocessing", {"pad_id": 10**30}),
+        ("preprocessing", {"pad_id": -1}),
         ("preprocessing", {"max_length": -1}),
         ("labels", "film"),
         ("formats", ["pickle"]),
@@ -493,6 +511,13 @@ def test_predictions_of_python_objects_are_never_unpickled(folder):
     assert (finding.name, "allow_pickle" in finding.why) == ("predictions", True)
 
 
+def test_token_ids_that_the_model_does_not_have_fail_by_name(folder, topics_csv):
+    change_json(folder / "manifest.json", lambda told: told["probe"].update(vocabulary=1 << 20))
+    findings = verification.verify(folder, overrides=[f"data.source={topics_csv}"], rounds=3)
+    failed = {finding.name for finding in findings if finding.outcome == "FAILS"}
+    assert {"probe onnx-int8", "latency onnx-int8 / transformers, batch 1"} <= failed
+
+
 def test_batches_that_no_machine_can_be_asked_are_not_timed(folder, topics_csv):
     def alter(told):
         for row in told["rows"]:
@@ -509,6 +534,18 @@ def test_a_strangers_recipe_reads_nothing_outside(folder, path, timed, monkeypat
     recipe = folder / "recipe.yaml"
     recipe.write_text(re.sub(r"path: \S+", f"path: {path}", recipe.read_text()))
     change_json(folder / "report.json", lambda told: told["recipe"]["data"]["source"].update(path=path))
+    patch_hashes(folder)
+    monkeypatch.setattr("distill.data.load", None)  # calling it would be a TypeError
+    score = next(one for one in verification.verify(folder) if one.name == "score transformers")
+    assert (score.outcome, "the recipe names its data as" in score.why) == ("not checked", True)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_strangers_split_reads_nothing_outside(folder, split, timed, monkeypatch):
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(re.sub(rf"{split}: 0\.2", f"{split}: /etc/passwd", recipe.read_text()))
+    assert "/etc/passwd" in recipe.read_text()
+    change_json(folder / "report.json", lambda told: told["recipe"]["data"].update({split: "/etc/passwd"}))
     patch_hashes(folder)
     monkeypatch.setattr("distill.data.load", None)  # calling it would be a TypeError
     score = next(one for one in verification.verify(folder) if one.name == "score transformers")

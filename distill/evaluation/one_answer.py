@@ -1,6 +1,7 @@
 """Run as a script: loads one format of a checkpoint folder, answers one batch, prints the process's peak memory in MB.
 
-It imports what a server would import and nothing of this package, so that only interpreter, engine and files count.
+It imports what a server would import, and nothing of this package where the files do without it, so that only
+interpreter, engine and files count.
 """
 
 import json
@@ -21,7 +22,12 @@ def answer_with_torch(folder: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+    if (folder / "shape.json").is_file():  # of a shape that only this package loads
+        from distill.checkpoint import load
+
+        model = load(folder).model
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
     with torch.inference_mode():
         model(input_ids=torch.ones(BATCH, tokens_for(folder), dtype=torch.int64))
 

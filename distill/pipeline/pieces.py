@@ -14,7 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from distill import checkpoint as checkpoints
-from distill import distillation, quantization, student
+from distill import distillation, pruning, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.evaluation import Quality, Subject, score
@@ -25,7 +25,7 @@ from distill.report import machine, versions
 from distill.store import Piece, Store
 from distill.training import Watch, choose_dtype
 
-_VERSIONS = {"finetune": 1, "distill": 1, "quantize": 1, "student": 1, "graph": 1, "score": 1}
+_VERSIONS = {"finetune": 1, "distill": 1, "prune": 1, "pad": 1, "quantize": 1, "student": 1, "graph": 1, "score": 1}
 Tell = Callable[[str, Mapping[str, float]], None]
 
 
@@ -80,6 +80,25 @@ class Bench:
             return _where()
 
         return self.store.piece("student", facts, make, link)
+
+    def pruned(self, words: settings.Prune, start: Checkpoint, start_bytes: str, link: Path) -> Piece:
+        """A checkpoint with less in it."""
+        facts = self.facts("prune", start=start_bytes, settings=words.model_dump(mode="json"))
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            pruning.prune(start, words, data=self.plan.data).save(files)
+            return _where()
+
+        return self.store.piece("prune", facts, make, link)
+
+    def padded(self, pruned: Checkpoint, pruned_bytes: str, link: Path) -> Piece:
+        """A pruned checkpoint in a shape that stock transformers loads."""
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            Checkpoint(surgery.pad(pruned.model), pruned.tokenizer).save(files)
+            return _where()
+
+        return self.store.piece("pad", self.facts("pad", start=pruned_bytes), make, link)
 
     def quantized(self, words: settings.Quantize, start: Checkpoint, start_bytes: str, link: Path) -> Piece:
         """The graphs of a checkpoint."""

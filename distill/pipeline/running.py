@@ -13,7 +13,7 @@ from typing import Any
 import transformers
 
 from distill import checkpoint as checkpoints
-from distill import distillation, preflight, quantization, student
+from distill import distillation, preflight, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter, summarise
 from distill.evaluation import Ledger, Quality, Subject, add_teacher_graph, make_ledger, subjects_in
@@ -121,7 +121,9 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
     data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or _SLIVER, _SLIVER)})
     teacher = recipe.teacher.model_copy(update={"finetune": short(recipe.teacher.finetune)})
     steps = [
-        step if step.kind == "quantize" else step.model_copy(update={step.kind: short(step.settings)})
+        step.model_copy(update={step.kind: short(step.settings)})
+        if isinstance(step.settings, settings.Training)
+        else step
         for step in recipe.steps
     ]
     timing = recipe.timing.model_copy(update={"rounds": 3, "batch": recipe.timing.batch[:1]})
@@ -172,6 +174,7 @@ def _carry_out(going: _Run, teacher: Checkpoint, own: Checkpoint | None, name: s
     for place, step in enumerate(going.plan.recipe.steps, start=1):
         title = f"{place}-{step.kind}"
         pupil, pupil_bytes = _step(going, title, step, (pupil, pupil_bytes), (teacher, teacher_bytes))
+    _add_padded(going)
     parity = _add_teacher_graph(going, teacher_bytes)
     report = _measure(going, name, parity, judged=judged)
     report.write(going.folder)
@@ -213,7 +216,11 @@ def _ready_student(
     pupil, found = checkpoints.load(folder), checkpoints.fingerprint(folder)
     parents = [own_bytes] if own_bytes else [teacher_bytes] if plan.recipe.student.layers is not None else []
     fresh = Subject("student", "transformers", folder, pupil.tokenizer, pupil)
-    going.telling.checkpoint("student", fresh, None, sha256=found, parents=parents)
+    trained = plan.recipe.steps[0].kind != "quantize"
+    if not trained:  # no step makes another torch checkpoint: this is what the graphs are of, and what ships
+        going.measure(fresh)
+    quality = None if trained else going.qualities[-1]
+    going.telling.checkpoint("student", fresh, quality, sha256=found, parents=parents)
     return pupil, found
 
 
@@ -225,6 +232,8 @@ def _step(
     with going.stage(name):
         if step.quantize is not None:
             piece = bench.quantized(step.quantize, *pupil, link=folder)
+        elif step.prune is not None:
+            piece = bench.pruned(step.prune, *pupil, link=folder)
         else:
             guide = {"teacher": teacher[0], "teacher_bytes": teacher[1]} if step.distill else {}
             start = {"start": pupil[0], "start_bytes": {"bytes": pupil[1]}}
@@ -242,6 +251,24 @@ def _step(
     if step.quantize is not None:
         return pupil
     return found[0].checkpoint, checkpoints.fingerprint(folder)
+
+
+def _add_padded(going: _Run) -> None:
+    """What ships for stock transformers, where the last torch checkpoint has a shape that no config can say."""
+    ship, subjects = going.plan.recipe.ship, going.subjects
+    place = max(i for i, subject in enumerate(subjects) if subject.format == "transformers")
+    last = subjects[place]
+    if ship is None or "transformers" not in ship.formats or not (last.folder / surgery.RECORD).is_file():
+        return
+    name = f"{last.name}-padded"
+    going.state.add(Stage(name, "pad"))
+    with going.stage(name):
+        found = checkpoints.fingerprint(last.folder)
+        going.keep(name, going.bench.padded(last.checkpoint, found, going.folder / name))
+        (subject,) = subjects_in(name, going.folder / name)
+        going.measure(subject, place + 1)
+        sha256 = checkpoints.fingerprint(subject.folder)
+        going.telling.checkpoint("pad", subject, going.qualities[place + 1], sha256=sha256, parents=[found])
 
 
 def _add_teacher_graph(going: _Run, teacher_bytes: str) -> dict[str, Any] | None:

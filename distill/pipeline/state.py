@@ -21,7 +21,7 @@ from distill.errors import RecipeError
 _SCHEMA = 1
 _STATE, _RECIPE, _LOCK = "run.json", "recipe.yaml", ".lock"
 _UNFINISHED = re.compile(
-    r"\.(run\.json|recipe\.yaml|report\.\w+|predictions\.npz|emissions\.csv|teacher|teacher-onnx|student|shipped|\d+-\w+)"
+    r"\.(run\.json|recipe\.yaml|report\.\w+|predictions\.npz|emissions\.csv|teacher|teacher-onnx|student|\d+-\w+)"
     r"(-\w+)?"
 )
 Standing = Literal["waiting", "at work", "done", "left out", "stopped", "failed"]
@@ -65,6 +65,11 @@ class State:
         """The line of this name."""
         return next(stage for stage in self.stages if stage.name == name)
 
+    def add(self, stage: Stage) -> None:
+        """Another line, which was not known beforehand, before the evaluation."""
+        place = next(i for i, other in enumerate(self.stages) if other.kind in ("graph", "evaluation"))
+        self.stages.insert(place, stage)
+
     def mark(self, name: str, standing: Standing, **facts: Any) -> None:
         """Says where a stage stands, and writes it down."""
         stage, self.progress = self.stage(name), {}
@@ -105,14 +110,14 @@ def choose_folder(name: str, recipe: str, below: Path) -> Path:
     taken = 1
     while True:
         folder = below / (name if taken == 1 else f"{name}-{taken}")
-        if not folder.exists() or (_holds(folder, recipe) and not is_busy(folder)):
+        if not folder.exists() or ((_holds(folder, recipe) or _is_begun(folder, recipe)) and not is_busy(folder)):
             return folder
         taken += 1
 
 
 def require_own(folder: Path, recipe: str) -> None:
     """Raises RecipeError unless a folder is new, empty, or that of a run of the same recipe."""
-    if not folder.exists() or (folder.is_dir() and not _content(folder)):
+    if not folder.exists() or _is_begun(folder, recipe):
         return
     if not folder.is_dir() or read_state(folder) is None:
         raise RecipeError(f"--output {folder}: already there and not empty; name another folder or remove it")
@@ -155,7 +160,10 @@ def claim(folder: Path, recipe: str) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what a killed process had not finished writing: hidden names that ours get while they are written."""
+    """Removes what a killed process had not finished writing: hidden names that ours get while they are written.
+
+    What a killed `ship` left is its own to judge: between its two renames the whole folder has a hidden name.
+    """
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -171,6 +179,15 @@ def is_busy(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:  # a folder that can't be written is nobody's place of work
+        return False
+
+
+def _is_begun(folder: Path, recipe: str) -> bool:
+    """Whether a folder holds no more than a run of this recipe leaves that is killed before its run.json is there."""
+    try:
+        left = {path.name for path in _content(folder) if not _UNFINISHED.fullmatch(path.name)}
+        return not left or (left == {_RECIPE} and (folder / _RECIPE).read_text(encoding="utf-8") == recipe)
+    except (OSError, ValueError):
         return False
 
 

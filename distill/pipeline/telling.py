@@ -20,7 +20,7 @@ from distill.recipe import settings
 from distill.report import Report
 
 log = logging.getLogger(__name__)
-_KINDS = {"teacher": "teacher", "quantize": "quantized"}  # W&B's kind of artifact; every other step makes a student
+_KINDS = {"teacher": "teacher", "prune": "pruned", "pad": "pruned", "quantize": "quantized"}  # of W&B artifacts
 
 
 @dataclass

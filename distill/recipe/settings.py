@@ -203,11 +203,37 @@ class Quantize(Settings):
     weights: Literal["int8"] = Field("int8", description="what the weights, the embedding table included, become")
 
 
+class Prune(Settings):
+    """Take heads, neurons and layers out, the least important first."""
+
+    heads: Share | None = Field(None, description="share of the attention heads to take out")
+    neurons: Share | None = Field(None, description="share of the feed-forward neurons to take out")
+    layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
+    by: Literal["magnitude", "activations", "taylor", "fisher"] = Field(
+        "fisher",
+        description="what makes a head or neuron important: its weights; what it adds on training texts; how much the "
+        "loss would change without it, to the first order; or the same with what it shares with others",
+    )
+    uniform: bool = Field(False, description="the same number in every layer; otherwise layers may differ")
+    reconstruct: bool = Field(
+        True, description="refit, by least squares on training texts, what is left to answer as the whole did"
+    )
+    examples: int = Field(512, ge=8, description="training texts that importance and refit are measured on")
+    multiple_of: int = Field(8, ge=1, description="neurons are kept in multiples of this, as kernels like them")
+
+    @model_validator(mode="after")
+    def _something(self) -> Prune:
+        if self.heads is None and self.neurons is None and self.layers is None:
+            raise ValueError("say what to take out: a share of `heads` or `neurons`, or a number of `layers`")
+        return self
+
+
 class Step(Settings):
     """One step: exactly one of these words."""
 
     finetune: Finetune | None = Field(None, description="train on the labels alone")
     distill: Distill | None = Field(None, description="train the student to imitate the teacher")
+    prune: Prune | None = Field(None, description="take heads, neurons and layers out, the least important first")
     quantize: Quantize | None = Field(None, description="export to ONNX and store weights in fewer bits; comes last")
 
     @model_validator(mode="before")
@@ -232,7 +258,7 @@ class Step(Settings):
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @property
-    def settings(self) -> Finetune | Distill | Quantize:
+    def settings(self) -> Finetune | Distill | Prune | Quantize:
         """The step's settings."""
         return getattr(self, self.kind)
 

@@ -53,7 +53,7 @@ def of_rows(rows: Sequence[Row], formats: Sequence[str]) -> list[Claim]:
     for form, row in shipped.items():
         found += [
             Claim(
-                name=f"score {form}", value=row.score, tolerance=max(HALF_A_POINT, 1 / max(row.n, 1)), unit=row.metric,
+                name=f"score {form}", value=row.score, tolerance=of_score(row.n), unit=row.metric,
                 about="on the recipe's test split; half a point, or one text where one counts for more, because "
                 "another processor rounds otherwise and a text on the edge may fall to the other side",
             ),
@@ -67,6 +67,11 @@ def of_rows(rows: Sequence[Row], formats: Sequence[str]) -> list[Claim]:
             ),
         ]  # fmt: skip
     return found + latencies(rows, shipped)
+
+
+def of_score(examples: int) -> float:
+    """How far off a score of so many examples may be: half a point, or one example where one counts for more."""
+    return max(HALF_A_POINT, 1 / max(examples, 1))
 
 
 def latencies(rows: Sequence[Row], shipped: Mapping[str, Row]) -> list[Claim]:

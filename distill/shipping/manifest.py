@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill.checkpoint import sha256
 from distill.errors import CheckpointError
@@ -58,7 +58,7 @@ class Preprocessing(_Words):
     truncation_side: Literal["left", "right"]
     padding_side: Literal["left", "right"]
     pad_token: str
-    pad_id: int
+    pad_id: Annotated[int, Field(ge=0, lt=1 << 24)]
     texts: Literal[1, 2]
     pair: str
     inputs: dict[str, Input]
@@ -73,6 +73,13 @@ class Probe(_Words):
     lengths: Annotated[list[Annotated[int, Field(ge=1, le=512)]], Field(min_length=1, max_length=64)]
     logits: dict[Format, list[list[float]]]
     tolerance: dict[Format, float]
+
+    @field_validator("logits")
+    @classmethod
+    def _even(cls, value: dict[Format, list[list[float]]]) -> dict[Format, list[list[float]]]:
+        if any(len({len(row) for row in rows}) != 1 or not rows[0] for rows in value.values()):
+            raise ValueError("each format has rows of equal length, at least one")
+        return value
 
 
 class Manifest(_Words):

@@ -13,6 +13,8 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from transformers.trainer import TRAINER_STATE_NAME
+
 from distill.checkpoint import sha256, write_text
 from distill.training.record import TrainingLog
 
@@ -30,20 +32,36 @@ def seal(checkpoint: Path, record: TrainingLog) -> None:
 
 
 def latest(folder: Path) -> tuple[Path, TrainingLog] | None:
-    """The last complete training checkpoint and the record kept with it; incomplete ones are removed."""
-    numbered = sorted((int(found[1]), path) for path in folder.glob("checkpoint-*") if (found := _match(path)))
-    best: tuple[Path, TrainingLog] | None = None
-    for _, path in numbered:
-        if _is_whole(path):
-            best = path, TrainingLog(**json.loads((path / _RECORD).read_text(encoding="utf-8")))
-        else:
+    """The last complete training checkpoint and the record kept with it; the others that don't count are removed.
+
+    One that has lost the checkpoint of its best epoch counts no more than an incomplete one: Trainer would go on
+    without it, and hand out the last epoch as the best.
+    """
+    numbered = sorted((path for path in folder.glob("checkpoint-*") if _match(path)), key=_number)
+    whole = {path.resolve() for path in numbered if _is_whole(path)}
+    counting = [path for path in numbered if path.resolve() in whole and _best_of(path) in (None, *whole)]
+    for path in numbered:
+        if path not in counting:
             log.warning("a training checkpoint that is not whole is left out: %s", path.name)
             shutil.rmtree(path)
-    return best
+    if not counting:
+        return None
+    return counting[-1], TrainingLog(**json.loads((counting[-1] / _RECORD).read_text(encoding="utf-8")))
+
+
+def _best_of(checkpoint: Path) -> Path | None:
+    """The checkpoint of the best epoch so far, as Trainer wrote it down."""
+    state = checkpoint / TRAINER_STATE_NAME
+    best = json.loads(state.read_text(encoding="utf-8"))["best_model_checkpoint"] if state.is_file() else None
+    return Path(best).resolve() if best is not None else None
 
 
 def _match(path: Path) -> re.Match[str] | None:
     return _NAME.fullmatch(path.name) if path.is_dir() else None
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def _is_whole(path: Path) -> bool:

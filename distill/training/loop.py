@@ -85,6 +85,8 @@ def fit(
         if start is not None:
             record.sittings += 1
             log.info("%s: goes on from %s", watch.title, start.name)
+            if record.waited >= words.patience:  # it had stopped early; only its best epoch is to be loaded
+                words = words.model_copy(update={"max_steps": int(start.name.rpartition("-")[2])})
         progress = _Progress(watch.title)
         stack.callback(progress.close)
         trainer = _Trainer(
@@ -200,7 +202,9 @@ class _Trainer(transformers.Trainer):
             self.train_rows.lengths, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
         )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._collate)
-        return self.accelerator.prepare(loader)
+        loader = self.accelerator.prepare(loader)
+        self.epoch_steps = len(loader)
+        return loader
 
     def _collate(self, rows: list[int]) -> dict[str, Tensor]:
         return {name: torch.as_tensor(array) for name, array in collate(self.train_rows, rows).items()}
@@ -270,8 +274,12 @@ class _Trainer(transformers.Trainer):
         return metrics
 
     def _maybe_log_save_evaluate(self, *given: Any, **words: Any) -> None:
-        """Within a long epoch a checkpoint is due now and then, so that little is lost when the machine dies."""
-        if self.watch.folder is not None and time.monotonic() - self.saved >= SAVE_EVERY:
+        """Within a long epoch a checkpoint is due now and then, so that little is lost when the machine dies.
+
+        Not at its last step: who goes on from there takes the epoch for validated.
+        """
+        within = self.state.global_step % self.epoch_steps and self.state.global_step < self.state.max_steps
+        if self.watch.folder is not None and within and time.monotonic() - self.saved >= SAVE_EVERY:
             self.control.should_save = True
         super()._maybe_log_save_evaluate(*given, **words)
 

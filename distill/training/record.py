@@ -25,6 +25,12 @@ class TrainingLog:
     samples_per_second: float = 0.0
     sittings: int = 1
 
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one so far."""
+        scores = [epoch["score"] for epoch in self.epochs]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
     def as_dict(self) -> dict[str, Any]:
         """For report.json, and to go on from."""
         return asdict(self)

@@ -1,0 +1,64 @@
+"""Which units stay, from their importance: the same number in every layer, or wherever they count most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from distill.pruning.importance import Importance
+
+
+def choose(found: Sequence[Importance], share: float, *, uniform: bool, multiple: int) -> list[list[int]]:
+    """For each site the units that stay, rising, when about a share of all goes.
+
+    Where derivatives are there, each layer's units are chosen again with what they share. At least one unit (or
+    `multiple` of them) stays in every layer.
+    """
+    numbers = _numbers([importance.scores for importance in found], share, uniform=uniform, multiple=multiple)
+    return [_best(importance, number) for importance, number in zip(found, numbers, strict=True)]
+
+
+def _numbers(scores: Sequence[Tensor], share: float, *, uniform: bool, multiple: int) -> list[int]:
+    """How many units stay in each layer, in multiples, all together as near to what was asked for as can be."""
+    units = [len(layer) for layer in scores]
+    wanted = round(sum(units) * (1 - share))
+    if uniform:
+        return [_rounded(number * (1 - share), number, multiple) for number in units]
+    least = [min(multiple, number) for number in units]
+    # Whole multiples are given out in the order of what they bring a unit, the first of each layer beforehand.
+    blocks = []
+    for layer, kept in enumerate(scores):
+        ordered = kept.sort(descending=True).values
+        for start in range(least[layer], units[layer], multiple):
+            block = ordered[start : start + multiple]
+            blocks.append((float(block.mean()), layer, len(block)))
+    numbers = list(least)
+    for _, layer, size in sorted(blocks, key=lambda block: -block[0]):
+        if sum(numbers) + size / 2 > wanted:
+            break
+        numbers[layer] += size
+    return numbers
+
+
+def _rounded(number: float, of: int, multiple: int) -> int:
+    return min(of, max(multiple, multiple * round(number / multiple)), max(of, 1))
+
+
+def _best(importance: Importance, number: int) -> list[int]:
+    """The units that stay in one layer.
+
+    With derivatives, units are taken out one by one, each time the one whose going adds least to mᵀFm, where F is the
+    layer's block of the empirical Fisher information and m marks what is gone (Kwon et al. 2022, section 4.3).
+    """
+    units = len(importance.scores)
+    if importance.derivatives is None:
+        return sorted(importance.scores.topk(number).indices.tolist())
+    shared = importance.derivatives.T.double() @ importance.derivatives.double() / len(importance.derivatives)
+    cost, gone = shared.diagonal().clone(), torch.zeros(units, dtype=torch.bool)
+    for _ in range(units - number):
+        worst = int(torch.where(gone, torch.inf, cost).argmin())
+        gone[worst] = True
+        cost += 2 * shared[worst]
+    return (~gone).nonzero().flatten().tolist()

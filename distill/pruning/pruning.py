@@ -1,0 +1,118 @@
+"""`prune`: a checkpoint with less in it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distill import anatomy, surgery
+from distill import checkpoint as checkpoints
+from distill.checkpoint import Checkpoint
+from distill.data import Splits, collate
+from distill.engines import Torch, answer_all
+from distill.errors import CheckpointError
+from distill.pruning.choosing import choose
+from distill.pruning.importance import measure
+from distill.pruning.reconstruction import refit
+from distill.pruning.sites import sites_of
+from distill.recipe import settings
+from distill.signals import read, tensors
+
+log = logging.getLogger(__name__)
+_RELOADED = 1e-6
+_PADDED = 1e-4  # largest difference of logits, as a share of their largest value (at least 1)
+
+
+def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Checkpoint:
+    """A checkpoint without its least important layers, heads and neurons; the one given stays as it was.
+
+    Importance is measured on training texts alone. In the end the result is saved, loaded again, and padded for stock
+    transformers, and must answer alike each time. Raises CheckpointError for a family that can't do it, or when
+    everything would go.
+    """
+    facts = checkpoint.model.config.to_dict()
+    for what in ("heads", "neurons", "layers"):
+        if getattr(words, what) is not None and (reason := anatomy.refuse(facts, what)):
+            raise CheckpointError(f"prune.{what}: {reason}")
+    rows = _sample(data, words.examples)
+    pruned = checkpoint.copy()
+    if words.layers is not None:
+        pruned = _without_layers(pruned, words.layers, data, rows)
+    whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
+    if whats:
+        pruned = _without_units(pruned, whats, words, data, rows)
+    _check(pruned, data, rows)
+    shape = surgery.shape_of(pruned.model)
+    log.info(
+        "pruned: %d layers, heads %s, neurons %s; %.2f of %.2f M parameters", len(shape.heads), _told(shape.heads),
+        _told(shape.neurons), pruned.parameters / 1e6, checkpoint.parameters / 1e6,
+    )  # fmt: skip
+    return pruned
+
+
+def _sample(data: Splits, examples: int) -> list[int]:
+    """Row numbers of the training split, drawn by the seed."""
+    number = len(data.train)
+    return sorted(np.random.default_rng(data.seed).permutation(number)[: min(examples, number)].tolist())
+
+
+def _without_layers(checkpoint: Checkpoint, number: int, data: Splits, rows: Sequence[int]) -> Checkpoint:
+    """Layers go one by one, each time the one without which the answers on training texts change least."""
+    there = len(surgery.layers_of(checkpoint.model))
+    if number >= there:
+        raise CheckpointError(f"prune.layers: {number} of {there} layers can't be taken out; keep at least one")
+    some = checkpoint.encode(data, "train").take(np.asarray(rows))
+    expected = data.task.probabilities(answer_all(Torch(checkpoint.model), some))
+    for _ in range(number):
+        tries = []
+        layers = range(1, len(surgery.layers_of(checkpoint.model)) + 1)
+        for gone in layers:
+            kept = surgery.keep_layers(checkpoint.model, [layer for layer in layers if layer != gone])
+            found = data.task.probabilities(answer_all(Torch(kept), some))
+            tries.append((float(np.square(found - expected).mean()), gone, kept))
+        _, gone, kept = min(tries, key=lambda attempt: attempt[:2])
+        log.info("prune: layer %d of %d goes", gone, len(layers))
+        checkpoint = Checkpoint(kept, checkpoint.tokenizer)
+    return checkpoint
+
+
+def _without_units(
+    checkpoint: Checkpoint, whats: Sequence[str], words: settings.Prune, data: Splits, rows: Sequence[int]
+) -> Checkpoint:
+    sites = sites_of(checkpoint.model, whats)
+    found = measure(checkpoint, sites, words.by, data, rows)
+    kept: dict[str, list[list[int]]] = {}
+    for what in whats:
+        mine = [importance for site, importance in zip(sites, found, strict=True) if site.what == what]
+        multiple = words.multiple_of if what == "neurons" else 1
+        kept[what] = choose(mine, getattr(words, what), uniform=words.uniform, multiple=multiple)
+    smaller = surgery.keep_units(checkpoint.model, kept.get("heads"), kept.get("neurons"))
+    pruned = Checkpoint(smaller.eval(), checkpoint.tokenizer)
+    if words.reconstruct:
+        refit(pruned, checkpoint, whats, data, rows)
+    return pruned
+
+
+def _check(pruned: Checkpoint, data: Splits, rows: Sequence[int]) -> None:
+    """Saved and loaded, and padded for stock transformers, a pruned checkpoint must say the same."""
+    some = pruned.encode(data, "train").take(np.asarray(rows[:8]))
+    batch = tensors(collate(some, list(range(len(some)))), pruned.model.device)
+    with torch.inference_mode(), tempfile.TemporaryDirectory(prefix="distill-pruned-") as scratch:
+        expected = read(pruned.model.eval(), batch).logits
+        loaded = checkpoints.load(pruned.save(Path(scratch) / "pruned"))
+        for model, tolerance, how in (
+            (loaded.model, _RELOADED, "loaded again"),
+            (surgery.pad(pruned.model), _PADDED, "padded for stock transformers"),
+        ):
+            difference = float((read(model, batch).logits - expected).abs().max())
+            if not difference <= tolerance * max(1.0, float(expected.abs().max())):
+                raise CheckpointError(f"prune: the checkpoint {how} answers otherwise, by {difference:.2g}")
+
+
+def _told(counts: Sequence[int]) -> str:
+    return f"{counts[0]} a layer" if len(set(counts)) == 1 else ", ".join(map(str, counts))
