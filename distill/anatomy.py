@@ -42,8 +42,8 @@ class Family:
 
     `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers, `layer` what is
     in each; `config` maps our word to the config's key; `reserved_positions` are positions that no token ever takes,
-    with `padding` all up to the padding token's id, behind which RoBERTa counts; `refuses` maps what can't be done to
-    the reason.
+    with `padding` all up to the padding token's id, behind which RoBERTa counts; `shared` is the config's key for how
+    many sets of weights the layers share, where they do; `refuses` maps what can't be done to the reason.
     """
 
     model_type: str
@@ -51,6 +51,7 @@ class Family:
     layer: Layer
     config: Mapping[Word, str]
     reserved_positions: int | Literal["padding"] = 0
+    shared: str | None = None
     refuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,6 +123,7 @@ FAMILIES: dict[str, Family] = {
             "encoder.albert_layer_groups",
             _BERT_LAYER,
             _BERT_KEYS,
+            shared="num_hidden_groups",
             refuses={
                 "layers": "ALBERT's layers share one set of weights, so leaving some out makes nothing smaller",
                 "heads": _SHARED,
@@ -161,13 +163,14 @@ def size(config: Mapping[str, Any], word: Word) -> int | None:
         )
     if family is None or word != "positions":
         return value
+    if family.reserved_positions != "padding":
+        return value - family.reserved_positions
     padding = config.get("pad_token_id")
     if padding is not None and (not isinstance(padding, int) or not 0 <= padding < value):
         raise CheckpointError(
             f"the config of this {config.get('model_type')} says {padding!r:.60} for its pad_token_id"
         )
-    reserved = (1 if padding is None else padding) + 1
-    return value - (reserved if family.reserved_positions == "padding" else family.reserved_positions)
+    return value - (1 if padding is None else padding) - 1
 
 
 def refuse(config: Mapping[str, Any], what: str) -> str | None:

@@ -265,6 +265,24 @@ def test_the_estimate_of_a_known_model():
     assert configs.estimate_parameters(config) == pytest.approx(22_713_216, rel=0.02)
 
 
+ALBERT_LARGE = {
+    "model_type": "albert", "vocab_size": 30000, "embedding_size": 128, "hidden_size": 1024, "num_hidden_layers": 24,
+    "num_hidden_groups": 1, "intermediate_size": 4096, "max_position_embeddings": 512, "type_vocab_size": 2,
+}  # fmt: skip
+
+
+def test_layers_that_share_their_weights_are_counted_once():
+    """ALBERT-large has 17.7 M parameters in 24 layers."""
+    assert configs.estimate_parameters(ALBERT_LARGE) == pytest.approx(17_683_968, rel=0.1)
+    shapes = {"embeddings": (30000, 128), "dense": (1024, 1024)}
+    configs.check_against(ALBERT_LARGE, shapes, 2 * 17_683_968, "albert-large in float16")
+
+
+def test_only_families_that_count_positions_from_the_padding_need_it_below_them():
+    config = {"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 30000}
+    assert anatomy.size(config, "positions") == 512
+
+
 def test_a_student_config_that_memory_can_not_hold_is_refused():
     small = {"model_type": "bert", "hidden_size": 128, "num_hidden_layers": 2, "vocab_size": 30522}
     safety.check_buildable(small, "student.config")

@@ -85,6 +85,8 @@ def estimate_parameters(config: Mapping[str, Any]) -> int:
     width, layers = anatomy.size(config, "hidden_size") or 0, anatomy.size(config, "layers") or 0
     inner = next((_whole(config.get(key)) for key in ("intermediate_size", "hidden_dim", "d_ff") if config.get(key)), 0)
     family = anatomy.FAMILIES.get(str(config.get("model_type")))
+    if family is not None and family.shared is not None:
+        layers = min(layers, max(1, _whole(config.get(family.shared))))
     positions = _whole(config.get(family.config["positions"])) if family else 0  # others may compute theirs
     rows = _whole(config.get("vocab_size")) + _whole(config.get("type_vocab_size")) + positions
     narrow = _whole(config.get("embedding_size")) or width
