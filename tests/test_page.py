@@ -423,3 +423,17 @@ def test_light_and_dark_are_both_readable_and_are_not_the_same(browser, files, t
 def test_it_prints(browser, files):
     browser.open(files["whole"])
     assert browser.pdf().startswith(b"%PDF")
+
+
+def test_a_logarithmic_axis_has_two_to_six_marks_whatever_its_ends():
+    from distill.report.drawing import log_marks
+
+    generator = np.random.default_rng(0)
+    for low in [*generator.uniform(1e-3, 1e3, 300), 2.1, 20.5, 1.0]:
+        for factor in (1.5625, 1.6, 2.0, 2.3, 3.0, 9.0, 50.0, 1e3, 1e8):
+            marks = log_marks(low, low * factor)
+            assert 2 <= len(marks) <= 6
+            assert all(0.99 * low <= mark <= 1.01 * low * factor for mark in marks)
+            assert marks == sorted(marks)
+    assert log_marks(0.8, 12.5) == [1, 2, 5, 10]
+    assert log_marks(2.1, 4.9) == [3, 4]

@@ -101,13 +101,7 @@ def log_axis(axis: Axis, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
     low, high = low / 1.25, high * 1.25
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    marks: list[float] = []
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        marks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(marks) <= 6:
-            break
-    marks = marks[:: math.ceil(len(marks) / 6)]
+    marks = log_marks(low, high)
     ends = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     ends(low, high)
@@ -115,6 +109,19 @@ def log_axis(axis: Axis, low: float, high: float) -> None:
     axis.set_major_formatter(lambda value, _: plain(value))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_marks(low: float, high: float) -> list[float]:
+    """Two to six round figures between two ends, the roundest that there are."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,), range(1, 10), [1 + tenth / 10 for tenth in range(90)]):
+        marks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        marks = [mark for mark in marks if low <= mark <= high]
+        if 2 <= len(marks) <= 6:
+            return marks
+    if len(marks) < 2:  # the ends are close to each other
+        return [float(f"{low * (high / low) ** part:.3g}") for part in (0.25, 0.75)]
+    return marks[:: math.ceil(len(marks) / 6)]
 
 
 def plain(value: float) -> str:
