@@ -37,6 +37,7 @@ _LARGEST_CARD = 1 << 20  # bytes of a model card
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
+_TOKENIZER_PARTS = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "added_tokens.json")
 
 
 @dataclass
@@ -259,8 +260,8 @@ def engine_files(folder: Path, weights: str) -> list[Path]:
     needed = [*_weight_files(folder, weights), folder / "config.json"]
     needed += [folder / _SHAPE] if weights.endswith(".safetensors") else []
     tokenizer = [folder / name for name in _TOKENIZER_FILES]
-    if not tokenizer[0].is_file():
-        tokenizer += [folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"]
+    if not tokenizer[0].is_file():  # transformers makes one of these
+        tokenizer += [folder / name for name in _TOKENIZER_PARTS]
     return [path for path in (*needed, *tokenizer) if path.is_file()]
 
 

@@ -254,7 +254,9 @@ def _append(path: Path, row: Record, with_country: bool) -> None:
 # --------------------------------------------------------------------------------------------------- the sum
 
 
-def summarise(records: Sequence[Record], rows: Sequence[Record], *, power: Record | None = None) -> Record | None:
+def summarise(
+    records: Sequence[Record], rows: Sequence[Record], *, power: Record | None = None, unwatched: Sequence[str] = ()
+) -> Record | None:
     """The `energy` of report.json from training records and the ledger's rows (as dicts); None when there is nothing.
 
     `power` is `Meter.power()`: watts of a busy CPU where the rows were timed; without it that of the last record.
@@ -271,16 +273,18 @@ def summarise(records: Sequence[Record], rows: Sequence[Record], *, power: Recor
     answers = [answer for row in rows if (answer := _answering(row, power)) is not None]
     spent = sum(record["kwh"] for record in records) * _JOULES
     sources = [*records, *([power] if power else [])]
+    gap = f"Not all of {', '.join(unwatched)} was watched, so what training took in all is not known"
+    told_how = [source["how"] for source in sources if source.get("how")] + ([gap] if unwatched else [])
     countries = dict.fromkeys(record["country"] for record in records if record.get("country"))
     return {
         "method": "measured" if all(source["method"] == "measured" for source in sources) else "estimated",
-        "how": ". ".join(dict.fromkeys(source["how"] for source in sources if source.get("how"))),
+        "how": ". ".join(dict.fromkeys(told_how)),
         "training": [
             {key: record[key] for key in ("step", "seconds", "kwh", "co2_kg", "method")} for record in records
         ],
         "watts_per_cpu": watts,
         "per_1000_requests": [{key: answer[key] for key in answer if key != "engine"} for answer in answers],
-        **_break_even(spent, rows, answers),
+        **_break_even(0.0 if unwatched else spent, rows, answers),
         "country": ", ".join(countries) or None,
     }
 

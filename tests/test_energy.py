@@ -338,6 +338,13 @@ def test_the_sum_against_numbers_worked_out_by_hand():
     assert json.loads(json.dumps(told)) == told
 
 
+def test_what_was_not_all_watched_is_said_and_never_breaks_even():
+    told = energy.summarise([record("1-distill", 0.002)], ROWS, unwatched=["teacher"])
+    assert "Not all of teacher was watched" in told["how"]
+    assert told["break_even_requests"] is None and told["break_even_same_engine"] is None
+    assert [answer["joules"] for answer in told["per_1000_requests"]]
+
+
 def test_the_machine_that_timed_the_rows_gives_the_watts():
     power = {"watts_per_cpu": 5.0, "method": "measured", "how": "read from a counter"}
     told = energy.summarise([record("teacher", 0.001, country="FRA", co2_kg=0.1)], ROWS, power=power)

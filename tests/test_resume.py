@@ -255,3 +255,15 @@ def test_a_damaged_training_checkpoint_is_left_out(tmp_path):
     assert latest(tmp_path)[0].name == "checkpoint-2"
     (tmp_path / "checkpoint-2" / "complete.json").write_text("{")
     assert latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "added_tokens.json"])
+def test_another_vocabulary_is_another_checkpoint(tmp_path, name):
+    from distill.checkpoint import fingerprint
+
+    found = []
+    for content in ("one", "other"):
+        for file in ("config.json", "model.safetensors", name):
+            (tmp_path / file).write_text(content if file == name else "same")
+        found.append(fingerprint(tmp_path))
+    assert found[0] != found[1]

@@ -270,6 +270,20 @@ def test_the_cards_front_matter_is_the_hubs(run, folder):
 
 
 @pytest.mark.parametrize(
+    ("teacher", "expected"),
+    [
+        ({"name": "minilm", "source": "https://github.com/acme/minilm", "hub_id": "acme/minilm"}, "acme/minilm"),
+        ({"name": "bert", "source": "https://huggingface.co/acme/bert"}, "acme/bert"),
+        ({"name": "bert", "source": None, "hub_id": None}, None),
+    ],
+)
+def test_the_base_model_is_the_teachers_hub_id(teacher, expected):
+    from distill.shipping.model_card import base_model
+
+    assert base_model({"teacher": teacher}) == expected
+
+
+@pytest.mark.parametrize(
     ("licence", "expected"),
     [("Apache-2.0", ("apache-2.0", None)), ("Our Own, v2", ("other", "our-own-v2")), (None, (None, None))],
 )

@@ -317,7 +317,14 @@ def _energy(going: _Run, trained: dict[str, Piece], ledger: Ledger) -> dict[str,
     if not going.plan.recipe.track.energy:
         return None
     records = [{**record, "step": title} for title, piece in trained.items() for record in piece.told["energy"]]
-    return summarise(records, [row.as_dict() for row in ledger.rows], power=going.bench.meter.power())
+    unwatched = [title for title, piece in trained.items() if _is_unwatched(piece)]
+    rows = [row.as_dict() for row in ledger.rows]
+    return summarise(records, rows, power=going.bench.meter.power(), unwatched=unwatched)
+
+
+def _is_unwatched(piece: Piece) -> bool:
+    """Whether a training was made without an eye on its energy, or was killed and lost that of a sitting."""
+    return not piece.told["energy"] or piece.told["training"]["sittings"] > 1
 
 
 def _step_facts(name: str, piece: Piece) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def licence_of(recipe: Recipe, report: Mapping[str, Any]) -> str | None:
 def base_model(report: Mapping[str, Any]) -> str | None:
     """The teacher's Hub id, where it has one."""
     teacher = report.get("teacher", {})
+    if teacher.get("hub_id"):
+        return teacher["hub_id"]
     source, name = teacher.get("source") or "", teacher.get("name") or ""
     if (found := re.fullmatch(r"https://huggingface\.co/([\w.-]+/[\w.-]+?)/?", source)) is not None:
         return found[1]
