@@ -118,6 +118,25 @@ def keep_units(
     return _told(smaller)
 
 
+def keep_tokens(model: PreTrainedModel, ids: Sequence[int]) -> PreTrainedModel:
+    """A new model that embeds some of a model's tokens alone, numbered anew in the order given.
+
+    Raises CheckpointError where positions hang on the padding token's id and it would change.
+    """
+    smaller = copy.deepcopy(model)
+    table = smaller.get_input_embeddings()
+    family = anatomy.FAMILIES.get(str(model.config.model_type))
+    padding = table.padding_idx
+    if padding is not None and family is not None and family.reserved_positions and list(ids).index(padding) != padding:
+        raise CheckpointError("the padding token must keep its id, because positions are counted from it")
+    rows = torch.tensor(list(ids), device=table.weight.device)
+    table.weight = nn.Parameter(table.weight.detach()[rows].clone())
+    table.num_embeddings = len(rows)
+    table.padding_idx = None if padding is None else list(ids).index(padding)
+    smaller.config.vocab_size = len(rows)
+    return smaller
+
+
 def reshape(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
     """Gives a model's layers a shape, in place; what the weights then hold is for the caller to fill in."""
     layer, width = anatomy.family_of(model.config.to_dict()).layer, head_width(model)

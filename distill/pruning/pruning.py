@@ -20,6 +20,7 @@ from distill.pruning.choosing import choose
 from distill.pruning.importance import measure
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import sites_of
+from distill.pruning.vocabulary import trim
 from distill.recipe import settings
 from distill.signals import read, tensors
 
@@ -29,7 +30,7 @@ _PADDED = 1e-4  # largest difference of logits, as a share of their largest valu
 
 
 def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Checkpoint:
-    """A checkpoint without its least important layers, heads and neurons; the one given stays as it was.
+    """A checkpoint without its least important layers, heads, neurons and tokens; the one given stays as it was.
 
     Importance is measured on training texts alone. In the end the result is saved, loaded again, and padded for stock
     transformers, and must answer alike each time. Raises CheckpointError for a family that can't do it, or when
@@ -46,6 +47,9 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Che
     whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
     if whats:
         pruned = _without_units(pruned, whats, words, data, rows)
+    if words.vocabulary is not None:
+        pruned, told = trim(pruned, words.vocabulary, data)
+        log.info("vocabulary: %s", told)
     _check(pruned, data, rows)
     shape = surgery.shape_of(pruned.model)
     log.info(

@@ -25,6 +25,7 @@ from distill.recipe.settings import (
     Timing,
     Track,
     Training,
+    Vocabulary,
 )
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Timing",
     "Track",
     "Training",
+    "Vocabulary",
     "load",
     "to_yaml",
 ]

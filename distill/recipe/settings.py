@@ -203,12 +203,26 @@ class Quantize(Settings):
     weights: Literal["int8"] = Field("int8", description="what the weights, the embedding table included, become")
 
 
+class Vocabulary(Settings):
+    """Which tokens stay."""
+
+    keep: Literal["used"] | Annotated[int, Field(ge=16)] = Field(
+        "used", description="those that training texts use, or the most used ones up to this number"
+    )
+    margin: float = Field(
+        0.1, ge=0, le=10, description="unused tokens that stay beside the used ones, as a share of them"
+    )
+
+
 class Prune(Settings):
-    """Take heads, neurons and layers out, the least important first."""
+    """Take heads, neurons, layers and vocabulary out, the least important first."""
 
     heads: Share | None = Field(None, description="share of the attention heads to take out")
     neurons: Share | None = Field(None, description="share of the feed-forward neurons to take out")
     layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
+    vocabulary: Annotated[Vocabulary, _short("keep")] | None = Field(
+        None, description="trim the vocabulary, and the embeddings with it: used, or a number of tokens"
+    )
     by: Literal["magnitude", "activations", "taylor", "fisher"] = Field(
         "fisher",
         description="what makes a head or neuron important: its weights; what it adds on training texts; how much the "
@@ -223,8 +237,8 @@ class Prune(Settings):
 
     @model_validator(mode="after")
     def _something(self) -> Prune:
-        if self.heads is None and self.neurons is None and self.layers is None:
-            raise ValueError("say what to take out: a share of `heads` or `neurons`, or a number of `layers`")
+        if all(given is None for given in (self.heads, self.neurons, self.layers, self.vocabulary)):
+            raise ValueError("say what to take out: a share of `heads` or `neurons`, `layers`, or `vocabulary`")
         return self
 
 
