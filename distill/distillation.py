@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,11 +80,12 @@ def distill(
         widths,
     )
     with _scratch(watch) as scratch:
+        same_ids = _same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
         source = answering(
             teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
-            dtype=choose_dtype(words.dtype), scratch=scratch,
+            dtype=choose_dtype(words.dtype), scratch=scratch, live=same_ids,
         )  # fmt: skip
-        rows = theirs if pairs and mine.types is None else mine  # the same ids; a live teacher may want token types
+        rows = theirs if pairs and same_ids and mine.types is None else mine  # a live teacher may want token types
         return _train(student, objective, words, data, source, watch or Watch("distill"), rows)
 
 
@@ -170,7 +172,7 @@ def require_fit(
     if asked is None:
         return []
     pairs = layer_pairs(asked, student.model.config.to_dict(), teacher.model.config.to_dict())
-    if not _same_tokens(student.encode(data, "train"), teacher.encode(data, "train")):
+    if not _same_tokens(student, teacher, data):
         raise CheckpointError(
             "imitate.hidden_states: student and teacher cut texts into different tokens, or to different lengths, so "
             "their hidden states can't be compared token by token; imitate logits alone, or set data.max_length"
@@ -191,8 +193,22 @@ def layer_pairs(
     return anatomy.layer_map(asked.layers, *counts)
 
 
-def _same_tokens(one: Encoded, other: Encoded) -> bool:
+def _same_ids(one: Encoded, other: Encoded) -> bool:
     return one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())
+
+
+def _same_tokens(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:
+    """Whether both cut every training text into the same tokens, whatever their numbers."""
+    mine, theirs = one.encode(data, "train"), other.encode(data, "train")
+    if _same_ids(mine, theirs):
+        return True
+    if mine.ids.shape != theirs.ids.shape or not (mine.offsets == theirs.offsets).all():
+        return False
+    pairs = np.unique(np.stack([mine.ids, theirs.ids]), axis=1).tolist()
+    tokens = [
+        checkpoint.tokenizer.convert_ids_to_tokens(ids) for checkpoint, ids in zip((one, other), pairs, strict=True)
+    ]
+    return tokens[0] == tokens[1]
 
 
 def _train(

@@ -78,7 +78,7 @@ class Meter:
         if found.duration < 0.9 * seconds:
             told["how"] += f"; {found.duration:.0f} of the step's {seconds:.0f} seconds were watched"
         self.records.append({
-            "step": step, "seconds": round(seconds, 3), "kwh": found.energy_consumed,
+            "step": step, "seconds": round(seconds, 3), "kwh": found.energy_consumed, "memory_kwh": found.ram_energy,
             "co2_kg": found.emissions if known else None, "country": self.words.country if known else None, **told,
         })  # fmt: skip
         _append(self.folder / "emissions.csv", dict(found.values), known)
@@ -271,7 +271,7 @@ def summarise(
         return None
     watts = power["watts_per_cpu"] if power else None
     answers = [answer for row in rows if (answer := _answering(row, power)) is not None]
-    spent = sum(record["kwh"] for record in records) * _JOULES
+    spent = sum(record["kwh"] - record.get("memory_kwh", 0.0) for record in records) * _JOULES  # as answers: no memory
     sources = [*records, *([power] if power else [])]
     gap = f"Not all of {', '.join(unwatched)} was watched, so what training took in all is not known"
     told_how = [source["how"] for source in sources if source.get("how")] + ([gap] if unwatched else [])

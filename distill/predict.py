@@ -10,7 +10,7 @@ import numpy as np
 from distill import checkpoint as checkpoints
 from distill import tasks
 from distill.engines import GRAPHS, Engine, OnnxRuntime, graph_in
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, DataError
 from distill.safety import read_json
 from distill.shipping import manifest as manifests
 from distill.shipping import preprocessing
@@ -41,6 +41,8 @@ class Predictor:
 
         One label has one entry, many labels have any number, a regression has its number.
         """
+        if isinstance(texts, str):  # else each of its letters would be asked
+            raise DataError("predict: takes a list of texts, not one text")
         answers = []
         for start in range(0, len(texts), _AT_ONCE):
             found = self.tokenizer.encode_batch(list(texts[start : start + _AT_ONCE]))

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from distill import anatomy, card, checkpoint
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, TokenBatches, collate
+from distill.errors import MachineError
 from distill.recipe import settings
 from distill.signals import Signals, read, tensors
 from distill.tasks import TextClassification
@@ -115,26 +116,28 @@ class Saved:
 
 def answering(
     teacher: Checkpoint, encoded: Encoded, layers: Sequence[int], *, epochs: float, dtype: torch.dtype,
-    scratch: Path,
+    scratch: Path, live: bool = True,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
     `encoded` is the split in the teacher's own tokens, `layers` the hidden states that will be asked for. A live
-    teacher serves a single epoch, and hidden states too large to keep.
+    teacher serves a single epoch, and hidden states too large to keep; not where `live` is false, because the batches
+    that it would be asked about hold another tokenizer's ids. Raises MachineError when there is no room then.
     """
-    live = Live(teacher, layers, dtype)
+    source = Live(teacher, layers, dtype)
     width = anatomy.size(teacher.model.config.to_dict(), "hidden_size") or teacher.model.config.hidden_size
     needed = int(encoded.offsets[-1]) * width * 2 * len(layers)
-    if layers and epochs <= 1:
+    if layers and live and epochs <= 1:
         log.info("the teacher runs in every step: its hidden states are asked for only once")
-        return live
-    if needed > SAVED_AT_MOST:
+        return source
+    if live and needed > SAVED_AT_MOST:
         log.info("the teacher runs in every step: its hidden states would take %.1f GB of disk", needed / 1e9)
-        return live
+        return source
     if layers and shutil.disk_usage(scratch).free < 2 * needed:
-        log.warning(
-            "the teacher runs in every step: %s has no %.1f GB to spare for its hidden states", scratch, needed / 1e9
-        )
-        return live
+        room = f"{scratch} has no {needed / 1e9:.1f} GB to spare for the teacher's hidden states"
+        if not live:
+            raise MachineError(f"{room}; imitate logits alone behind a trimmed vocabulary, or make room")
+        log.warning("the teacher runs in every step: %s", room)
+        return source
     log.info("the teacher's signals are computed once for each text (%.0f MB on disk)", needed / 1e6)
-    return Saved(live, encoded, scratch)
+    return Saved(source, encoded, scratch)

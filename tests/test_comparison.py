@@ -22,8 +22,8 @@ from scipy import stats
 
 from distill.cli import _Commands
 from distill.cli.compare import compare as command
+from distill.cli.units import parse_latency, parse_size
 from distill.comparison import Budget, Entry, compare, read, reading, remote
-from distill.comparison.budget import parse_latency, parse_size
 from distill.comparison.page import page
 from distill.comparison.significance import holm, p_value
 from distill.errors import DataError, MachineError
@@ -523,21 +523,21 @@ def test_holms_correction(p, expected):
     [("5MB", 5e6), ("900kB", 9e5), ("1.5GB", 1.5e9), ("12 mb", 12e6), (".5GB", 5e8), ("7B", 7), ("1MiB", 2**20)],
 )
 def test_sizes_are_read(told, count):
-    assert parse_size(told) == count
+    assert parse_size("--max-size", told) == count
 
 
 @pytest.mark.parametrize("told", ["5", "MB", "5MBs", "-5MB", "0MB", "5iB", "1e3MB", "5 M B", ""])
 def test_what_is_no_size_is_refused(told):
-    with pytest.raises(DataError, match="write a size like 5MB"):
-        parse_size(told)
+    with pytest.raises(DataError, match=r"--max-size .*: write a size like 5MB"):
+        parse_size("--max-size", told)
 
 
 def test_latencies_are_read():
-    assert parse_latency("0.5") == (0.5, None)
-    assert parse_latency("12ms") == (None, 12)
+    assert parse_latency("--max-latency", "0.5") == (0.5, None)
+    assert parse_latency("--max-latency", "12ms") == (None, 12)
     for told in ("fast", "-1", "0", "5s"):
         with pytest.raises(DataError, match="write a latency like"):
-            parse_latency(told)
+            parse_latency("--max-latency", told)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -200,6 +200,13 @@ def test_the_limits_let_real_files_through():
     assert weights.LARGEST_HEADER >= 16 << 20
 
 
+def test_the_report_of_a_thousand_labels_is_read(tmp_path):
+    confusion = [[0] * 1000] * 1000
+    (tmp_path / "report.json").write_text(json.dumps({"rows": [{"confusion": confusion}] * 3}, indent=2))
+    assert (tmp_path / "report.json").stat().st_size > files.LARGEST
+    assert files.read_json(tmp_path / "report.json")["rows"][2]["confusion"] == confusion
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt"])
 def test_a_pipe_is_not_waited_for(folder, nothing_loaded, name):
     (folder / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from distill.cli.talking import talking
+from distill.cli.units import parse_latency, parse_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,16 +40,15 @@ def compare(
     with talking():
         from distill.checkpoint import write_text
         from distill.comparison import Budget, compare, read
-        from distill.comparison.budget import parse_latency, parse_size
         from distill.comparison.page import page
         from distill.errors import DataError
 
         if html is not None and not html.parent.is_dir():
             raise DataError(f"{html}: no folder {html.parent}")
-        ratio, ms = parse_latency(max_latency) if max_latency else (None, None)
+        ratio, ms = parse_latency("--max-latency", max_latency) if max_latency else (None, None)
         budget = Budget(
-            size=parse_size(max_size) if max_size else None, retained=min_retained, score=min_score, latency=ratio,
-            latency_ms=ms, memory=parse_size(max_memory) / 1e6 if max_memory else None,
+            size=parse_size("--max-size", max_size) if max_size else None, retained=min_retained, score=min_score,
+            latency=ratio, latency_ms=ms, memory=parse_size("--max-memory", max_memory) / 1e6 if max_memory else None,
         )  # fmt: skip
         comparison = compare([read(run) for run in runs])
         if html is not None:

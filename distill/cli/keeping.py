@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from distill.cli.talking import talking
+from distill.cli.units import parse_size, parse_span
 
 if TYPE_CHECKING:
     from distill.pipeline.state import Stage, State
     from distill.store import Piece, Store
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SPANS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @click.command()
@@ -130,10 +127,10 @@ def _choose(store: Store, older_than: str | None, keep: str | None, everything: 
         return pieces
     going = []
     if older_than is not None:
-        oldest = time.time() - _read_span(older_than)
+        oldest = time.time() - parse_span("--older-than", older_than)
         going = [piece for piece in pieces if store.last_used(piece) < oldest]
     if keep is not None:
-        room, left = _read_size(keep), 0
+        room, left = parse_size("--keep", keep), 0
         for piece in pieces:  # the last used first
             left += piece.bytes
             if left > room and piece not in going:
@@ -146,24 +143,6 @@ def _weigh(store: Store, name: str) -> tuple[int, bool]:
     folders = [store.folder / name, store.folder / "unfinished" / name]
     files = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
     return sum(file.st_size for file in files if file.st_nlink == 1), any(file.st_nlink > 1 for file in files)
-
-
-def _read_span(text: str) -> float:
-    from distill.errors import RecipeError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw])", text.strip().lower())
-    if found is None:
-        raise RecipeError(f"--older-than {text}: write a span such as 12h, 30d or 8w")
-    return float(found[1]) * _SPANS[found[2]]
-
-
-def _read_size(text: str) -> float:
-    from distill.errors import RecipeError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip().upper())
-    if found is None or found[2] not in _UNITS:
-        raise RecipeError(f"--keep {text}: write a size such as 500MB or 20GB")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def _origin(piece: Piece) -> str:

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distill.errors import DataError
 from distill.report import headline
 
 if TYPE_CHECKING:
     from distill.comparison.groups import Entry, Group
-
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
-
-
-def parse_size(told: str) -> float:
-    """Bytes, from words like 5MB, 900kB or 1.5GB. Raises DataError."""
-    found = re.fullmatch(rf"\s*{_NUMBER}\s*([kmg]?i?b)\s*", told, re.IGNORECASE)
-    if found is None or found[2].lower() not in _UNITS or not float(found[1]):
-        raise DataError(f"{told!r}: write a size like 5MB, 900kB or 1.5GB")
-    return float(found[1]) * _UNITS[found[2].lower()]
-
-
-def parse_latency(told: str) -> tuple[float | None, float | None]:
-    """(share of the teacher's in eager torch, milliseconds), one of them None: 0.5 or 12ms. Raises DataError."""
-    found = re.fullmatch(rf"\s*{_NUMBER}\s*(ms)?\s*", told, re.IGNORECASE)
-    if found is None or not float(found[1]):
-        raise DataError(f"{told!r}: write a latency like 0.5 (of the teacher's in eager torch) or 12ms")
-    return (None, float(found[1])) if found[2] else (float(found[1]), None)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def make_ledger(
         row.latency, row.memory_mb = latency, peak_memory(subject.served)
         if quality is not teacher:
             row.retained = quality.score / teacher.score if teacher.score > 0 else None
-            row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task, data.seed)
+            row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
     return Ledger(rows)
 

@@ -142,7 +142,7 @@ def place_labels(
     drawn = axes.figure
     drawn.draw_without_rendering()  # the layout decides where points are
     drawn.set_layout_engine("none")
-    taken = [_square(axes, x, y, y, 4) for x, y, _, _ in points]
+    taken = [_square(axes, x, y, y, 6) for x, y, _, _ in points]
     lines = [_square(axes, x, low, high, 1) for x, low, high in bars]
     room = Bbox.from_extents(axes.bbox.x0, axes.bbox.y0, drawn.bbox.x1, axes.bbox.y1)
     placed = []

@@ -54,7 +54,7 @@ def frontier(points: Sequence[Point], *, title: str, cost: str, kept: str, front
         axes.set_xlabel(cost)
         axes.set_title(kept, loc="left", fontsize=11, color=MUTED)
         axes.grid(axis="x", visible=False)
-        named = [(p.cost, p.kept, shorten(p.name, 26), MUTED if p.behind else INK) for p in points if p.name]
+        named = [(p.cost, p.kept, shorten(p.name, 26), MUTED if p.behind else INK) for p in reversed(points) if p.name]
         drawing.place_labels(axes, named, [(p.cost, *p.interval) for p in points])
         return svg(drawn, title, halo=True)
 
@@ -158,7 +158,7 @@ def _score_panel(ax: Any, epochs: list[dict[str, float]], best: float, metric: s
     for epoch, score in kept:
         ax.plot(epoch, score, "o", color=INK, markersize=6)
         ax.annotate(
-            f"{score:.4f}, kept", (epoch, score), (0, -14), textcoords="offset points", color=INK,
+            f"{score:.4f}, kept", (epoch, score), (0, 8), textcoords="offset points", color=INK,
             ha="left" if epoch == at[0] and len(at) > 1 else "right" if epoch == at[-1] and epoch > 0 else "center",
         )  # fmt: skip
     ax.margins(y=0.35)
@@ -203,8 +203,13 @@ def reliability(bins: Sequence[dict[str, Any]], title: str) -> Html:
         for found in bins:
             low, wide = found["low"] + 0.006, found["high"] - found["low"] - 0.012
             axes.bar(low, found["accuracy"], wide, align="edge", color=SERIES[0], alpha=0.8, linewidth=0)
+            few = found["accuracy"] < 0.9  # room above the bar
+            axes.annotate(
+                f"{found['n']}", (low + wide / 2, found["accuracy"]), (0, 3 if few else -11), ha="center", fontsize=9,
+                textcoords="offset points", color=MUTED if few else PAPER,
+            )  # fmt: skip
             axes.plot([low, low + wide], [found["confidence"]] * 2, color=SERIES[1], linewidth=2.4, zorder=3)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence")
+        axes.set(xlim=(0, 1), ylim=(0, 1.04), xlabel="confidence")
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         axes.set_yticks([0, 0.5, 1])
         axes.grid(axis="x", visible=False)

@@ -123,7 +123,7 @@ def _earned(told: dict[str, Any]) -> Html:
         ("break_even_same_engine", "the teacher on the same engine"),
     ):
         if told.get(key) is not None:
-            count = f"The energy of all trainings is saved after {told[key]:,.0f} requests, against {against}"
+            count = f"The processor energy of all trainings is saved after {told[key]:,.0f} requests, against {against}"
             lines.append(join([count, _ESTIMATED], " "))
     if told.get("watts_per_cpu") is not None:
         lines.append(f"Joules are CPU-seconds times {told['watts_per_cpu']:.3g} W for a busy CPU.")

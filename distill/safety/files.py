@@ -9,17 +9,17 @@ from typing import Any
 from distill.errors import CheckpointError
 
 LARGEST = 16 << 20  # bytes of a file of words and settings
-LARGEST_VOCABULARY = 128 << 20  # bytes of what lists every token or every tensor
+LARGEST_VOCABULARY = 128 << 20  # bytes of what lists every token, every tensor, or each pair of hundreds of labels
 DEEPEST = 64  # objects and lists inside each other
 
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model", ".index.json")
+_LONG = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model", ".index.json", "report.json")
 
 
 def check_size(path: Path) -> None:
     """Refuses what is no regular file (a pipe would never end) and what is larger than its kind ever is."""
     if not path.is_file():
         raise CheckpointError(f"{path}: not a regular file")
-    most = LARGEST_VOCABULARY if path.name.endswith(_VOCABULARIES) else LARGEST
+    most = LARGEST_VOCABULARY if path.name.endswith(_LONG) else LARGEST
     if path.stat().st_size > most:
         raise CheckpointError(f"{path}: larger than {_size(most)}, so it is not read; get the original file again")
 

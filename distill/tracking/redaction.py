@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 _SEGMENT = r"[^\s/\\'\"`,;:()\[\]{}<>|*?=]+"
-# Not behind a word, a colon or a slash: `and/or`, `bbcnews/data` and `https://…` are no paths of this machine.
+# Not behind a word, a colon or a slash: `and/or`, `bbcnews/data` and `https://…` are no paths of this machine, nor
+# is the `</b>` of a tag.
 _PATH = re.compile(
-    rf"(?<![\w:/.~\\-])(?:file:/{{0,2}})?(?:~[\w-]*|\.{{1,2}})?(?:/{_SEGMENT})+/?"
+    rf"(?<![\w:/.~\\-])(?!(?<=<)/\w+>)(?:file:/{{0,2}})?(?:~[\w-]*|\.{{1,2}})?(?:/{_SEGMENT})+/?"
     rf"|(?<!\w)(?:[A-Za-z]:[\\/]|\\\\)(?:{_SEGMENT}[\\/])*{_SEGMENT}"
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

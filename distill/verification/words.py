@@ -230,7 +230,7 @@ def _first_table(text: str) -> list[list[str]]:
 
 
 def _plain(cell: str) -> str:
-    return cell.replace("\\|", "|").strip()
+    return " ".join(cell.replace("\\|", "|").split())  # as a card writes a cell
 
 
 def _said(value: Any) -> str:
