@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DISK = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
+    errno.ENOENT,
 )  # fmt: skip
 _SHAPE = "shape.json"  # what a config can't say; surgery's
 _LARGEST_CARD = 1 << 20  # bytes of a model card
@@ -77,6 +78,8 @@ class Checkpoint:
             self.model.save_pretrained(unfinished, safe_serialization=True)
             self.tokenizer.save_pretrained(unfinished)
             surgery.write_record(self.model, unfinished)
+            if not any(unfinished.glob("*.safetensors")):  # transformers leaves them to the first of several processes
+                raise CheckpointError(f"{folder}: transformers wrote no weights; save it in one process")
         return folder
 
 

@@ -19,6 +19,10 @@ class RecipeError(DistillError):
         super().__init__("\n".join(self.problems))
 
 
+class BusyError(RecipeError):
+    """A run folder in which another process is at work."""
+
+
 class DataError(DistillError):
     """Data that can't be read, or doesn't hold what the recipe says it holds."""
 

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,8 +86,7 @@ class Store:
         is kept but the workshop.
         """
         name = name_of(kind, facts)
-        with machine_errors(f"writing the store {self.folder} (DISTILL_STORE names another place)"):
-            (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+        self.prepared()
         with self._locked(name):
             with machine_errors(f"reading the store {self.folder}"):
                 piece = self.find(name, repair=True)
@@ -97,6 +97,14 @@ class Store:
                 if link is not None:
                     _link(piece, link)
         return piece
+
+    def prepared(self) -> Store:
+        """This store, when it can be written. Raises MachineError."""
+        with machine_errors(f"writing the store {self.folder} (DISTILL_STORE names another place)"):
+            for name in ("locks", "unfinished"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        return self
 
     def find(self, name: str, *, repair: bool = False) -> Piece | None:
         """A finished piece whose files are what its entry says; with `repair` a damaged one is thrown away.

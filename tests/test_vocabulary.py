@@ -21,9 +21,43 @@ from distill.pruning.vocabulary import _facts, _vocabulary, trim
 from distill.recipe import Vocabulary
 
 KINDS = ("wordpiece", "bpe", "byte-bpe", "unigram")
-SYLLABLES = (
-    ["ba", "be", "bi", "bo", "bu", "da", "de", "di", "do", "du", "ka", "ke", "ki", "ko", "ku", "la", "le", "li", "lo", "lu", "ma", "me", "mi", "mo", "mu", "ra", "re", "ri", "ro", "ru", "sa", "se", "si", "so", "su"]
-)
+SYLLABLES = [
+    "ba",
+    "be",
+    "bi",
+    "bo",
+    "bu",
+    "da",
+    "de",
+    "di",
+    "do",
+    "du",
+    "ka",
+    "ke",
+    "ki",
+    "ko",
+    "ku",
+    "la",
+    "le",
+    "li",
+    "lo",
+    "lu",
+    "ma",
+    "me",
+    "mi",
+    "mo",
+    "mu",
+    "ra",
+    "re",
+    "ri",
+    "ro",
+    "ru",
+    "sa",
+    "se",
+    "si",
+    "so",
+    "su",
+]
 
 
 def text(rng: random.Random, words: int = 12) -> str:

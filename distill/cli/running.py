@@ -34,15 +34,22 @@ def run(
     """
     path, settings = read(recipe, (*overrides, *assignments))
     with talking(), gone_on_with():
+        from distill.errors import BusyError
         from distill.pipeline import choose_folder, sliver
         from distill.pipeline import run as carry_out
         from distill.recipe import to_yaml
 
         hush_loading()
         as_run = to_yaml(sliver(settings) if smoke else settings)
-        folder = output or choose_folder(f"{path.stem}-smoke" if smoke else path.stem, as_run, Path("runs"))
-        click.echo(f"{path.stem} → {folder}", err=True)
-        report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
+        report = None
+        while report is None:
+            folder = output or choose_folder(f"{path.stem}-smoke" if smoke else path.stem, as_run, Path("runs"))
+            click.echo(f"{path.stem} → {folder}", err=True)
+            try:
+                report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
+            except BusyError:  # another run of the recipe was quicker to take it
+                if output is not None:
+                    raise
     print_ledger(report.ledger, path.stem)
     for expectation in report.expectations:
         click.secho(f"expected {expectation}", fg="green" if expectation.met else "red")
@@ -60,10 +67,11 @@ def run(
 
 @click.command()
 @click.argument("recipe")
+@click.argument("assignments", nargs=-1, metavar="[PATH=VALUE]...")
 @sets
-def check(recipe: str, overrides: tuple[str, ...]) -> None:
+def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Hold RECIPE against its card, checkpoints and data; tell every problem at once. Downloads nothing."""
-    path, settings = read(recipe, overrides)
+    path, settings = read(recipe, (*overrides, *assignments))
     with talking():
         from distill.preflight import prepare
 

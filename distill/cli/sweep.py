@@ -20,8 +20,8 @@ _FIRST_LINE = "# A W&B sweep, written by `distill sweep`"
 def sweep(recipe: str, output: Path | None, metric: str, method: str | None, project: str | None) -> None:
     """Write a W&B sweep file from RECIPE, whose settings may be {choose: [a, b]} or {between: [low, high]}.
 
-    Every combination is checked first. `wandb sweep FILE` then makes the sweep, and `wandb agent` runs it, on as many
-    machines as there are.
+    Every combination is read as a recipe first. `wandb sweep FILE` then makes the sweep, and `wandb agent` runs it, on
+    as many machines as there are.
     """
     from distill import library
     from distill.checkpoint import write_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 
 from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter, summarise
+from distill.errors import RecipeError
 from distill.evaluation import Ledger, Quality, Subject, add_teacher_graph, make_ledger, subjects_in
 from distill.pipeline.pieces import Bench, fresh_student
 from distill.pipeline.state import Stage, State, claim, read_state, require_own
@@ -88,6 +91,7 @@ def run(
     where the recipe's relative paths start; `smoke` does everything on a sliver of the data, to see that it works.
     Raises DistillError before anything expensive when something is wrong.
     """
+    _require_one_process()
     recipe = sliver(recipe) if smoke else recipe
     written = to_yaml(recipe)
     require_own(folder, written)
@@ -96,7 +100,7 @@ def run(
         log.info("%s", note)
     transformers.set_seed(recipe.seed)
     teacher, own = _load(plan)
-    store = store or Store()
+    store = (store or Store()).prepared()
     with claim(folder, written):
         going = _begin(plan, folder, name, smoke, store)
         try:
@@ -110,6 +114,12 @@ def run(
         going.state.end("done")
         going.telling.end(report, 1 if report.missed else 0)
     return report
+
+
+def _require_one_process() -> None:
+    """One store and one folder; and of several processes transformers lets the first alone write its weights."""
+    if max(PartialState().num_processes, int(os.environ.get("WORLD_SIZE") or 1)) > 1:
+        raise RecipeError("a run takes one process; start `distill run` without torchrun or accelerate launch")
 
 
 def sliver(recipe: settings.Recipe) -> settings.Recipe:
@@ -180,7 +190,8 @@ def _carry_out(going: _Run, teacher: Checkpoint, own: Checkpoint | None, name: s
     report.write(going.folder)
     if going.plan.recipe.ship is not None:
         if report.missed:
-            log.warning("not shipped: the run missed what its recipe expects")
+            old = "; what is in shipped/ is from an earlier measurement" if (going.folder / "shipped").exists() else ""
+            log.warning("not shipped: the run missed what its recipe expects%s", old)
             going.state.mark("ship", "left out")
         else:
             with going.stage("ship"):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from distill.checkpoint import machine_errors, write_text
-from distill.errors import RecipeError
+from distill.errors import BusyError, RecipeError
 
 _SCHEMA = 1
 _STATE, _RECIPE, _LOCK = "run.json", "recipe.yaml", ".lock"
@@ -141,7 +141,7 @@ def claim(folder: Path, recipe: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RecipeError(f"--output {folder}: another process is at work in it; wait, or name another") from None
+            raise BusyError(f"--output {folder}: another process is at work in it; wait, or name another") from None
     try:
         require_own(folder, recipe)
         _sweep(folder)

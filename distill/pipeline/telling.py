@@ -97,7 +97,7 @@ def _tags(plan: Plan, state: State) -> list[str]:
     recipe = plan.recipe
     name = describe_teacher(plan)["name"]
     tags = [recipe.task, name, str(plan.teacher_config["model_type"]), *(step.kind for step in recipe.steps)]
-    tags += [*(["smoke"] if state.smoke else []), *recipe.track.tags]
+    tags += ["smoke"] if state.smoke else []
     return list(dict.fromkeys(tags))
 
 

@@ -47,6 +47,9 @@ def check_sizes(manifest: Manifest, rows: Sequence[Row], opened: Opened) -> list
     return findings
 
 
+NOT_THE_DATA = "the data that the recipe names has another test split than the report says was scored"
+
+
 def _ours(rows: Sequence[Row], manifest: Manifest) -> list[Claim]:
     """The claims with the manifest's values and this package's tolerances: a manifest can't allow itself more."""
     told = {claim.name: claim for claim in manifest.claims}
@@ -57,12 +60,18 @@ def _ours(rows: Sequence[Row], manifest: Manifest) -> list[Claim]:
 def check_scores(
     manifest: Manifest, rows: Sequence[Row], opened: Opened, data: Splits | None, why_not: str
 ) -> list[Finding]:
-    """The score of each format on the recipe's own test split, where it is at hand."""
+    """The score of each format on the recipe's own test split, where it is at hand.
+
+    A score on data that everybody can have must be of that data: where its test split is another one, the claim fails.
+    """
     from distill.evaluation import score
 
     findings = []
     for claim in (claim for claim in _ours(rows, manifest) if claim.name.startswith("score ")):
         form, claimed = claim.name.removeprefix("score "), f"{claim.unit} {claim.value:.4f}"
+        if data is None and why_not == NOT_THE_DATA:
+            findings.append(Finding(claim.name, "FAILS", claimed, why=why_not))
+            continue
         if form in opened.shut or data is None:
             findings.append(unchecked(claim.name, opened.shut.get(form, why_not), claimed))
             continue
@@ -102,7 +111,13 @@ def load_data(
         same = told["test_sha256"] == data.test_fingerprint
     else:
         same = told.get("sha256") == data.fingerprint
-    return (data, "") if same else (None, "the data differs: its test split isn't the one that was scored")
+    if same:
+        return data, ""
+    pinned = source.package is not None or source.revision is not None
+    return (
+        None,
+        NOT_THE_DATA if pinned and not own else "the data differs: its test split isn't the one that was scored",
+    )
 
 
 def _is_a_name(path: str | None) -> bool:
