@@ -21,43 +21,7 @@ from distill.pruning.vocabulary import _facts, _vocabulary, trim
 from distill.recipe import Vocabulary
 
 KINDS = ("wordpiece", "bpe", "byte-bpe", "unigram")
-SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "bu",
-    "da",
-    "de",
-    "di",
-    "do",
-    "du",
-    "ka",
-    "ke",
-    "ki",
-    "ko",
-    "ku",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "lu",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "mu",
-    "ra",
-    "re",
-    "ri",
-    "ro",
-    "ru",
-    "sa",
-    "se",
-    "si",
-    "so",
-    "su",
-]
+SYLLABLES = [consonant + vowel for consonant in "bdklmrs" for vowel in "aeiou"]
 
 
 def text(rng: random.Random, words: int = 12) -> str:
@@ -253,7 +217,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused(data, tmp_path):
     class Slow:
         is_fast = False
 
-    with pytest.raises(CheckpointError, match="no tokenizer.json"):
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
         _facts(Slow())
 
 

@@ -113,11 +113,9 @@ def load_data(
         same = told.get("sha256") == data.fingerprint
     if same:
         return data, ""
-    pinned = source.package is not None or source.revision is not None
-    return (
-        None,
-        NOT_THE_DATA if pinned and not own else "the data differs: its test split isn't the one that was scored",
-    )
+    if not own and (source.package is not None or source.revision is not None):
+        return None, NOT_THE_DATA
+    return None, "the data differs: its test split isn't the one that was scored"
 
 
 def _is_a_name(path: str | None) -> bool:
