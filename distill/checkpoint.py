@@ -5,22 +5,17 @@ Locating, hashing and writing need no torch, so that `distill check` can do with
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import anatomy, safety, tasks
-from distill.errors import CheckpointError, MachineError
+from distill.disk import atomic_folder
+from distill.errors import CheckpointError
 from distill.tasks import TextClassification
 
 if TYPE_CHECKING:
@@ -29,10 +24,6 @@ if TYPE_CHECKING:
     from distill.data import Encoded, Splits
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_DISK = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
-    errno.ENOENT,
-)  # fmt: skip
 _SHAPE = "shape.json"  # what a config can't say; surgery's
 _LARGEST_CARD = 1 << 20  # bytes of a model card
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
@@ -298,72 +289,6 @@ def licence_of(folder: Path) -> str | None:
     except Exception:  # somebody else's page, in whatever form: the library raises kinds without a common base
         return None
     return found if isinstance(found, str) else None
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside the wanted one that takes its name when the block ends well, and vanishes otherwise.
-
-    Raises CheckpointError when the folder is already there, MachineError when the disk is full or read-only.
-    """
-    if folder.exists():
-        raise CheckpointError(f"{folder}: already there; it is not overwritten")
-    with machine_errors(f"writing {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield unfinished
-            unfinished.chmod(0o777 & ~_umask())
-            unfinished.rename(folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with machine_errors(f"writing {path}"):
-        handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(unfinished).chmod(0o666 & ~_umask())
-            Path(unfinished).replace(path)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def machine_errors(doing: str) -> Iterator[None]:
-    """Turns a full disk or a folder that can't be written into one clear MachineError."""
-    try:
-        yield
-    except MachineError:
-        raise
-    except Exception as error:
-        if (reason := _disk_failure(error)) is None:
-            raise
-        raise MachineError(f"{doing}: {reason}") from error
-
-
-def _disk_failure(error: BaseException) -> str | None:
-    """Why a file could not be written, when an error is about that; safetensors and torch hide it in their own."""
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return os.strerror(error.errno).lower()
-    text = str(error).lower()
-    if "no space left on device" in text:
-        return "no space left on device"
-    if "inline_container.cc" in text or "pytorchstreamwriter" in text:
-        return "a file could not be written whole; is the disk full?"
-    inner = error.__cause__ or error.__context__
-    return _disk_failure(inner) if inner is not None and not isinstance(error, OSError) else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from distill import anatomy
-from distill.checkpoint import Checkpoint, machine_errors
+from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
+from distill.disk import machine_errors
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.losses import LOSSES

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.checkpoint import write_text
+from distill.disk import write_text
 from distill.recipe import settings
 
 log = logging.getLogger(__name__)

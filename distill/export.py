@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from distill import anatomy
-from distill.checkpoint import Checkpoint, atomic_folder
+from distill.checkpoint import Checkpoint
 from distill.data import Batch, Encoded, Splits, collate
+from distill.disk import atomic_folder
 from distill.engines import GRAPHS, OnnxRuntime
 from distill.errors import MachineError
 from distill.signals import inputs_for, read, tensors

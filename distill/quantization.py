@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import checkpoint as checkpoints
+from distill import disk
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.engines import GRAPHS, OnnxRuntime, Torch, answer_all
@@ -34,7 +34,7 @@ def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, 
     fp32 graph doesn't say what torch says.
     """
     held = checkpoint.encode(data, "validation")
-    with checkpoints.atomic_folder(Path(folder)) as unfinished:
+    with disk.atomic_folder(Path(folder)) as unfinished:
         fp32 = write_graph(checkpoint, unfinished, held)
         int8 = unfinished / GRAPHS[f"onnx-{words.weights}"]
         _to_int8(fp32, int8)

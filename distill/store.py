@@ -28,7 +28,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from distill.checkpoint import machine_errors, sha256, write_text
+from distill.checkpoint import sha256
+from distill.disk import machine_errors, write_text
 
 log = logging.getLogger(__name__)
 Facts = Mapping[str, Any]

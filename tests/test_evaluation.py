@@ -420,8 +420,12 @@ def report(recipe_file):
     graph = {"largest_difference": 1e-6, "agreement": 1.0, "score": {"batch 1": 0.7, "batch 32": 0.7}}
     parity = {"rows": 9, "split": "validation", "metric": "accuracy", "torch": {"score": 0.7}}
     recipe = load_recipe(recipe_file(expect={"retained": "at least 0.8", "size": "at most 0.1"}))
+    facts = {
+        "name": "topics.csv", "rows": {"train": 72, "validation": 24, "test": 24}, "labels": list(LABELS),
+        "problem": SINGLE, "truncated": {}, "sha256": "0" * 64, "test_sha256": "1" * 64, "licence": None, "note": None,
+    }  # fmt: skip
     return Report(
-        "tiny", recipe, hand_made(), [told.as_dict()], {"rows": {"train": 72}}, {"evaluation": 1.25},
+        "tiny", recipe, hand_made(), [told.as_dict()], facts, {"evaluation": 1.25},
         parity={**parity, "onnx-fp32": graph, "onnx-int8": graph}, notes=["a note on the data"],
     )  # fmt: skip
 

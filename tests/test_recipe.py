@@ -146,8 +146,11 @@ def test_a_missing_section_is_required(read, section):
         ("steps=[]", "steps: "),
         ("steps.0=3", "steps.0: this should be an object, not 3"),
         ("steps.0=null", "steps.0: this should be an object, not nothing"),
-        ("steps.0={}", "steps.0: a step is exactly one of: finetune, distill, quantize"),
-        ("steps.0={distill: {}, finetune: {}}", "steps.0: a step is exactly one of: finetune, distill, quantize"),
+        ("steps.0={}", "steps.0: a step is exactly one of: finetune, distill, prune, quantize"),
+        (
+            "steps.0={distill: {}, finetune: {}}",
+            "steps.0: a step is exactly one of: finetune, distill, prune, quantize",
+        ),
         ("steps.0.distill.epochs=0", "steps.0.distill.epochs: this should be greater than 0"),
         ("steps.0.distill.epochs=many", "steps.0.distill.epochs: this should be a valid number"),
         ("steps.0.distill.epochs=.inf", "steps.0.distill.epochs: this should be a finite number"),

@@ -38,9 +38,9 @@ def compare(
     import json
 
     with talking():
-        from distill.checkpoint import write_text
         from distill.comparison import Budget, compare, read
         from distill.comparison.page import page
+        from distill.disk import write_text
         from distill.errors import DataError
 
         if html is not None and not html.parent.is_dir():

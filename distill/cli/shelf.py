@@ -31,7 +31,7 @@ def show(name: str) -> None:
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 def copy(name: str, target: Path | None) -> None:
     """Copy a shipped recipe or card to TARGET, to make it your own.  [default: NAME.yaml]"""
-    from distill.checkpoint import write_text
+    from distill.disk import write_text
     from distill.errors import RecipeError
 
     source = _shelved(name)

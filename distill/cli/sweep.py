@@ -24,7 +24,7 @@ def sweep(recipe: str, output: Path | None, metric: str, method: str | None, pro
     as many machines as there are.
     """
     from distill import library
-    from distill.checkpoint import write_text
+    from distill.disk import write_text
     from distill.errors import RecipeError
     from distill.sweep import name_for_agents, to_yaml
     from distill.sweep import sweep as make

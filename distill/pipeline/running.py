@@ -17,12 +17,19 @@ from accelerate import PartialState
 from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student, surgery
 from distill.checkpoint import Checkpoint
-from distill.energy import Meter, summarise
+from distill.energy import Meter
 from distill.errors import RecipeError
-from distill.evaluation import Ledger, Quality, Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.evaluation import Quality, Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.pipeline.describing import (
+    describe_data,
+    describe_energy,
+    describe_step,
+    describe_teacher,
+    save_predictions,
+)
 from distill.pipeline.pieces import Bench, fresh_student
 from distill.pipeline.state import Stage, State, claim, read_state, require_own
-from distill.pipeline.telling import Telling, describe_data, describe_teacher, save_predictions
+from distill.pipeline.telling import Telling
 from distill.recipe import settings, to_yaml
 from distill.report import Report
 from distill.store import Piece, Store
@@ -318,36 +325,6 @@ def _measure(going: _Run, name: str, parity: dict[str, Any] | None, *, judged: b
         parity,
         plan.notes + plan.data.notes,
         describe_teacher(plan),
-        [_step_facts(title, piece) for title, piece in going.pieces.items()],
-        _energy(going, trained, ledger),
+        [describe_step(title, piece) for title, piece in going.pieces.items()],
+        describe_energy(plan.recipe, trained, ledger, going.bench.meter),
     )
-
-
-def _energy(going: _Run, trained: dict[str, Piece], ledger: Ledger) -> dict[str, Any] | None:
-    """What the trainings cost when they were done, and what a thousand requests do."""
-    if not going.plan.recipe.track.energy:
-        return None
-    records = [{**record, "step": title} for title, piece in trained.items() for record in piece.told["energy"]]
-    unwatched = [title for title, piece in trained.items() if _is_unwatched(piece)]
-    rows = [row.as_dict() for row in ledger.rows]
-    return summarise(records, rows, power=going.bench.meter.power(), unwatched=unwatched)
-
-
-def _is_unwatched(piece: Piece) -> bool:
-    """Whether a training was made without an eye on its energy, or was killed and lost that of a sitting."""
-    return not piece.told["energy"] or piece.told["training"]["sittings"] > 1
-
-
-def _step_facts(name: str, piece: Piece) -> dict[str, Any]:
-    weights = piece.files.get("model.safetensors") or next(iter(piece.files.values()), {})
-    return {
-        "name": name,
-        "kind": piece.kind,
-        "key": piece.key,
-        "seconds": round(piece.seconds, 1),
-        "reused": piece.reused,
-        "finished": piece.finished,
-        "sha256": weights.get("sha256"),
-        "machine": piece.told.get("machine"),
-        "versions": piece.told.get("versions"),
-    }

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from distill.checkpoint import machine_errors, write_text
+from distill.disk import machine_errors, write_text
 from distill.errors import BusyError, RecipeError
 
 _SCHEMA = 1

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from distill import checkpoint as checkpoints
 from distill import tracking
 from distill.engines import graph_in
 from distill.evaluation import Quality, Subject
+from distill.pipeline.describing import describe_teacher
 from distill.pipeline.state import State
 from distill.preflight import Plan
-from distill.recipe import settings
 from distill.report import Report
 
 log = logging.getLogger(__name__)
@@ -99,58 +95,3 @@ def _tags(plan: Plan, state: State) -> list[str]:
     tags = [recipe.task, name, str(plan.teacher_config["model_type"]), *(step.kind for step in recipe.steps)]
     tags += ["smoke"] if state.smoke else []
     return list(dict.fromkeys(tags))
-
-
-def save_predictions(
-    folder: Path, subjects: Sequence[Subject], qualities: Sequence[Quality], labels: np.ndarray
-) -> None:
-    """Writes predictions.npz: the test split's labels, and each ledger row's predictions as NAME.FORMAT."""
-    told = {f"{s.name}.{s.format}": q.predictions for s, q in zip(subjects, qualities, strict=True)}
-    unfinished = folder / ".predictions.npz"
-    with checkpoints.machine_errors(f"writing {folder / 'predictions.npz'}"):
-        try:
-            np.savez_compressed(unfinished, labels=labels, **told)
-            unfinished.replace(folder / "predictions.npz")
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def describe_data(plan: Plan) -> dict[str, Any]:
-    """The data, for the report: its size, its form and its hashes; no place on this machine."""
-    data, words = plan.data, plan.recipe.data
-    return {
-        "name": _name_of(words.source),
-        "rows": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
-        "labels": list(data.task.labels),
-        "problem": data.task.problem,
-        "truncated": data.truncated,
-        "sha256": data.fingerprint,
-        "test_sha256": data.test_fingerprint,
-        "licence": words.licence,
-        "note": words.note,
-    }
-
-
-def _name_of(source: settings.Source) -> str:
-    if source.hub is not None:
-        return f"{source.hub}/{source.config}" if source.config else source.hub
-    if source.package is not None:
-        return f"{source.package}: {source.path.removeprefix(f'{source.package}/')}"
-    return Path(source.path).name
-
-
-def describe_teacher(plan: Plan) -> dict[str, Any]:
-    """The teacher, for the report: what it is called, its licence, where it was published."""
-    words, card = plan.recipe.teacher, plan.card
-    on_hub = words.checkpoint is not None and not checkpoints.looks_like_folder(words.checkpoint)
-    name = Path(words.card).stem if words.card else words.checkpoint if on_hub else Path(words.checkpoint).name
-    hub = card.hub if card else None
-    return {
-        "name": name,
-        "licence": card.licence if card else checkpoints.licence_of(plan.teacher_folder),
-        "source": card.source if card else f"https://huggingface.co/{words.checkpoint}" if on_hub else None,
-        "hub_id": hub.id if hub else words.checkpoint if on_hub else None,
-        "revision": hub.revision if hub else words.revision,
-        "sha256": checkpoints.fingerprint(plan.teacher_folder),
-        "finetuned": words.finetune is not None,
-    }

@@ -11,7 +11,7 @@ from distill.recipe.settings import Bound, Recipe, Settings
 
 _HEAD = """# Recipe reference
 
-Every setting, its form, its default and what it does. This page is made from `distill/recipe/settings.py` by
+Every setting, its form, its default and what it does. This page is made from `distill/recipe/settings/` by
 `python -m distill.recipe.reference > docs/recipe.md`; a test keeps the two alike.
 
 A recipe is YAML 1.2. An unknown word is an error that names its line and the nearest known one.

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.checkpoint import write_text
+from distill.disk import write_text
 from distill.evaluation.ledger import Ledger
 from distill.recipe.reading import to_yaml
 from distill.recipe.settings import Bound, Expect, Recipe
 from distill.report.machine import machine, versions
+from distill.report.reading import reading_help
 
 SCHEMA = 2
 
@@ -141,26 +142,6 @@ def judge(expect: Expect, ledger: Ledger) -> list[Expectation]:
     }
     asked = {word: getattr(expect, word) for word in type(expect).model_fields}
     return [Expectation(word, bound, measured[word]) for word, bound in asked.items() if bound is not None]
-
-
-def reading_help(ledger: Ledger) -> list[str]:
-    """What the columns mean, with the facts of this measurement."""
-    teacher = ledger.teacher
-    lines = [
-        f"{teacher.metric} on {teacher.n} test examples; the interval is a bootstrap over them; p is a paired "
-        "randomisation test against the teacher (small: the difference is hardly chance)",
-        "size: weights, config and tokenizer, what one engine needs to answer",
-    ]
-    if teacher.latency:
-        timed = teacher.latency[0]
-        lines.append(
-            f"ms: median of {timed.rounds} interleaved answers, {timed.tokens} tokens, {timed.threads} thread(s), "
-            "tokenizer excluded; against the teacher in eager torch (as users run it) and on the same engine in fp32"
-        )
-    if any(row.scored_at_batch for row in ledger.rows):
-        lines.append("int8 is scored at batch 1 and at batch 32, and the worse score counts")
-    lines.append("memory: peak of a fresh process that loads the files and answers one text, interpreter included")
-    return lines
 
 
 def _training_table(logs: list[dict[str, Any]]) -> str:

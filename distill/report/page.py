@@ -7,6 +7,7 @@ from typing import Any
 from distill.evaluation.ledger import Ledger, Row
 from distill.report import headline, markup, mistakes, plots, work
 from distill.report.markup import Html, join, section, tag
+from distill.report.reading import reading_help
 
 SMOKE = "A smoke run: everything on a sliver of the data. Its figures mean nothing."
 
@@ -20,7 +21,7 @@ def page(report: dict[str, Any]) -> str:
     body = join([
         _head(report, ledger),
         _expectations(report),
-        section("Ledger", ledger_tables(ledger), markup.bullets(_reading_help(ledger))),
+        section("Ledger", ledger_tables(ledger), markup.bullets(reading_help(ledger))),
         _trade(ledger),
         mistakes.by_class(ledger, report["data"]["problem"]),
         mistakes.confusion(ledger, report["data"]["labels"]),
@@ -93,12 +94,6 @@ def ledger_tables(ledger: Ledger) -> Html:
         heads = ["checkpoint", *(head[column].replace("_", " ") for column in columns)]
         parts += [tag("h3", name.capitalize()), markup.table(heads, lines, classes=classes, name=f"ledger, {name}")]
     return join(parts)
-
-
-def _reading_help(ledger: Ledger) -> list[str]:
-    from distill.report.document import reading_help  # which imports this page's caller
-
-    return reading_help(ledger)
 
 
 def _trade(ledger: Ledger) -> Html:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill import checkpoint as checkpoints
-from distill import tasks
+from distill import disk, tasks
 from distill.engines import GRAPHS
 from distill.errors import CheckpointError
 from distill.recipe import to_yaml
@@ -48,10 +48,10 @@ def ship(
         new.rename(folder)
     _sweep(folder)
     whole = new if folder.exists() else folder
-    with checkpoints.atomic_folder(whole) as unfinished, checkpoints.machine_errors(f"writing {folder}"):
+    with disk.atomic_folder(whole) as unfinished, disk.machine_errors(f"writing {folder}"):
         _fill(unfinished, portable_recipe(recipe), report, run, asked, torch_folder, graph_folder)
     if whole != folder:
-        with checkpoints.machine_errors(f"replacing {folder}"):
+        with disk.machine_errors(f"replacing {folder}"):
             before = folder.rename(folder.with_name(f".{folder.name}-before"))
             try:
                 whole.rename(folder)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from distill.checkpoint import sha256, write_text
+from distill.checkpoint import sha256
+from distill.disk import write_text
 from distill.training.record import TrainingLog
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from distill.checkpoint import machine_errors
 from distill.data import Encoded, TokenBatches, collate
+from distill.disk import machine_errors
 from distill.errors import TrainingError
 from distill.recipe import settings
 from distill.signals import Signals

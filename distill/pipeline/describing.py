@@ -1,0 +1,105 @@
+"""What a report says beside the ledger: data, teacher, steps, energy, and the predictions behind every score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill import checkpoint as checkpoints
+from distill import disk
+from distill.energy import Meter, summarise
+from distill.evaluation import Ledger, Quality, Subject
+from distill.preflight import Plan
+from distill.recipe import settings
+from distill.store import Piece
+
+
+def save_predictions(
+    folder: Path, subjects: Sequence[Subject], qualities: Sequence[Quality], labels: np.ndarray
+) -> None:
+    """Writes predictions.npz: the test split's labels, and each ledger row's predictions as NAME.FORMAT."""
+    told = {f"{s.name}.{s.format}": q.predictions for s, q in zip(subjects, qualities, strict=True)}
+    unfinished = folder / ".predictions.npz"
+    with disk.machine_errors(f"writing {folder / 'predictions.npz'}"):
+        try:
+            np.savez_compressed(unfinished, labels=labels, **told)
+            unfinished.replace(folder / "predictions.npz")
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def describe_data(plan: Plan) -> dict[str, Any]:
+    """The data, for the report: its size, its form and its hashes; no place on this machine."""
+    data, words = plan.data, plan.recipe.data
+    return {
+        "name": _name_of(words.source),
+        "rows": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
+        "labels": list(data.task.labels),
+        "problem": data.task.problem,
+        "truncated": data.truncated,
+        "sha256": data.fingerprint,
+        "test_sha256": data.test_fingerprint,
+        "licence": words.licence,
+        "note": words.note,
+    }
+
+
+def _name_of(source: settings.Source) -> str:
+    if source.hub is not None:
+        return f"{source.hub}/{source.config}" if source.config else source.hub
+    if source.package is not None:
+        return f"{source.package}: {source.path.removeprefix(f'{source.package}/')}"
+    return Path(source.path).name
+
+
+def describe_teacher(plan: Plan) -> dict[str, Any]:
+    """The teacher, for the report: what it is called, its licence, where it was published."""
+    words, card = plan.recipe.teacher, plan.card
+    on_hub = words.checkpoint is not None and not checkpoints.looks_like_folder(words.checkpoint)
+    name = Path(words.card).stem if words.card else words.checkpoint if on_hub else Path(words.checkpoint).name
+    hub = card.hub if card else None
+    return {
+        "name": name,
+        "licence": card.licence if card else checkpoints.licence_of(plan.teacher_folder),
+        "source": card.source if card else f"https://huggingface.co/{words.checkpoint}" if on_hub else None,
+        "hub_id": hub.id if hub else words.checkpoint if on_hub else None,
+        "revision": hub.revision if hub else words.revision,
+        "sha256": checkpoints.fingerprint(plan.teacher_folder),
+        "finetuned": words.finetune is not None,
+    }
+
+
+def describe_step(name: str, piece: Piece) -> dict[str, Any]:
+    """One step, for the report: what it made, when and where it was made, and whether it was made before."""
+    weights = piece.files.get("model.safetensors") or next(iter(piece.files.values()), {})
+    return {
+        "name": name,
+        "kind": piece.kind,
+        "key": piece.key,
+        "seconds": round(piece.seconds, 1),
+        "reused": piece.reused,
+        "finished": piece.finished,
+        "sha256": weights.get("sha256"),
+        "machine": piece.told.get("machine"),
+        "versions": piece.told.get("versions"),
+    }
+
+
+def describe_energy(
+    recipe: settings.Recipe, trained: dict[str, Piece], ledger: Ledger, meter: Meter
+) -> dict[str, Any] | None:
+    """What the trainings cost when they were done, and what a thousand requests do."""
+    if not recipe.track.energy:
+        return None
+    records = [{**record, "step": title} for title, piece in trained.items() for record in piece.told["energy"]]
+    unwatched = [title for title, piece in trained.items() if _is_unwatched(piece)]
+    rows = [row.as_dict() for row in ledger.rows]
+    return summarise(records, rows, power=meter.power(), unwatched=unwatched)
+
+
+def _is_unwatched(piece: Piece) -> bool:
+    """Whether a training was made without an eye on its energy, or was killed and lost that of a sitting."""
+    return not piece.told["energy"] or piece.told["training"]["sittings"] > 1

@@ -1,0 +1,44 @@
+"""What a recipe can say: frozen, validated, every default in one place.
+
+The words are the field's own. `Recipe` is the whole; `Finetune`, `Distill`, `Prune` and `Quantize` are the steps'
+settings and can be written in Python just as well as in YAML.
+"""
+
+from distill.recipe.settings.base import Metric, Problem, Settings, Share
+from distill.recipe.settings.compression import Prune, Quantize, Vocabulary
+from distill.recipe.settings.data import Data, Source
+from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
+from distill.recipe.settings.models import Student, Teacher
+from distill.recipe.settings.telling import Format, Ship, Track
+from distill.recipe.settings.training import Distill, Finetune, HiddenStatesTerm, Imitate, LogitsTerm, Term, Training
+from distill.recipe.settings.whole import Recipe, Step
+
+__all__ = [
+    "AtLeastOrMost",
+    "Bound",
+    "Data",
+    "Distill",
+    "Expect",
+    "Finetune",
+    "Format",
+    "HiddenStatesTerm",
+    "Imitate",
+    "LogitsTerm",
+    "Metric",
+    "Problem",
+    "Prune",
+    "Quantize",
+    "Recipe",
+    "Settings",
+    "Share",
+    "Ship",
+    "Source",
+    "Step",
+    "Student",
+    "Teacher",
+    "Term",
+    "Timing",
+    "Track",
+    "Training",
+    "Vocabulary",
+]

@@ -1,0 +1,83 @@
+"""The rows: where they come from, what they mean, how they are split."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from distill.recipe.settings.base import Problem, Settings, Share, short
+
+
+class Source(Settings):
+    """Where the rows come from: one of `path`, `hub`, or `package` with `path`."""
+
+    path: str | None = Field(None, description="a csv, tsv, json, jsonl, parquet or txt file, or a folder a class")
+    package: str | None = Field(None, description="installed Python package that ships the files; `path` is inside it")
+    hub: str | None = Field(None, description="id of a dataset on the Hugging Face Hub")
+    config: str | None = Field(None, description="configuration of the Hub dataset, such as `sst2` of GLUE")
+    revision: str | None = Field(None, description="revision of the Hub dataset; pin it to make a run repeatable")
+    split: str = Field("train", description="split of the Hub dataset to take for training")
+    encoding: str | list[str] = Field(
+        "utf-8", description="how text files are encoded; of a list, the first that fits a file"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | list[str]) -> str | list[str]:
+        for name in [value] if isinstance(value, str) else value:
+            try:
+                codecs.lookup(name)
+            except LookupError:
+                raise ValueError(f"Python knows no encoding '{name}'") from None
+        if not value:
+            raise ValueError("name an encoding, such as utf-8")
+        return value
+
+    @property
+    def encodings(self) -> list[str]:
+        """The encodings to try, in order."""
+        return [self.encoding] if isinstance(self.encoding, str) else self.encoding
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if self.hub is None and self.path is None:
+            raise ValueError("say where the data is: `path` (with `package` if a package ships it) or `hub`")
+        if self.hub is not None and (self.path is not None or self.package is not None):
+            raise ValueError("`hub` stands alone; `path` and `package` are for files on this machine")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("`config` and `revision` belong to `hub`")
+        return self
+
+
+class Data(Settings):
+    """The rows, what their columns mean, and how they are split."""
+
+    source: Annotated[Source, short("path")] = Field(description="where the rows come from")
+    text: str | list[str] = Field("text", description="the text column, or a list of two for pairs of texts")
+    label: str | list[str] = Field("label", description="the label column, or a list of 0/1 columns for many labels")
+    separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
+    problem: Problem | None = Field(
+        None, description="one label, many labels or a number a row; read off the label column when not said"
+    )
+    validation: Share | str = Field(
+        0.1, description="share of the rows, or the split or file, that choices are made on"
+    )
+    test: Share | str = Field(0.2, description="share of the rows, or the split or file, that is only ever scored")
+    max_length: int | None = Field(None, ge=4, description="tokens a text is cut to; the teacher's limit when not said")
+    limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
+    licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
+    note: str | None = Field(None, description="what a user must know of this data; a run says it")
+
+    @field_validator("text")
+    @classmethod
+    def _one_or_two(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and len(value) not in (1, 2):
+            raise ValueError("one text column, or a list of two")
+        return value
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The one or two text columns, as a list."""
+        return [self.text] if isinstance(self.text, str) else self.text

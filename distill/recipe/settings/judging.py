@@ -1,0 +1,69 @@
+"""What is expected of the result, and how latency is measured."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from distill.recipe.settings.base import Settings
+
+_BOUND = re.compile(r"\s*at (least|most)\s+([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
+
+
+class Bound(Settings):
+    """`at least 0.97` or `at most 0.2`."""
+
+    side: Literal["least", "most"]
+    value: float
+
+    def holds(self, measured: float) -> bool:
+        """Whether a measured value keeps the bound."""
+        return measured >= self.value if self.side == "least" else measured <= self.value
+
+    def __str__(self) -> str:
+        return f"at {self.side} {self.value:g}"
+
+
+def _read_bound(value: Any) -> Any:
+    if isinstance(value, dict | Bound) or value is None:
+        return value
+    found = _BOUND.fullmatch(str(value))
+    if found is None:
+        raise ValueError(f"write 'at least 0.97' or 'at most 0.2', not {value!r}")
+    return {"side": found[1], "value": float(found[2])}
+
+
+AtLeastOrMost = Annotated[Bound, BeforeValidator(_read_bound)]
+
+
+class Expect(Settings):
+    """What the last step's checkpoint must reach, or the run exits with 1. Ratios are to the teacher."""
+
+    retained: AtLeastOrMost | None = Field(None, description="score divided by the teacher's score")
+    score: AtLeastOrMost | None = Field(None, description="the score itself")
+    size: AtLeastOrMost | None = Field(None, description="bytes of the files an engine needs, over the teacher's")
+    parameters: AtLeastOrMost | None = Field(None, description="number of parameters, over the teacher's")
+    latency_vs_eager: AtLeastOrMost | None = Field(
+        None, description="median latency over that of the teacher in eager torch, first timing batch"
+    )
+    latency_same_engine: AtLeastOrMost | None = Field(
+        None, description="median latency over that of the teacher on the same engine, first timing batch"
+    )
+
+
+class Timing(Settings):
+    """How latency is measured: all checkpoints interleaved in one session."""
+
+    batch: list[int] = Field([1, 32], min_length=1, description="batch sizes; `expect` judges the first")
+    tokens: int | None = Field(None, ge=2, description="tokens an example; the median of the test split when not said")
+    threads: int = Field(1, ge=1, description="threads an engine may use")
+    rounds: int = Field(10, ge=3, description="measured answers for each engine and batch")
+
+    @field_validator("batch")
+    @classmethod
+    def _positive(cls, value: list[int]) -> list[int]:
+        if min(value) < 1:
+            raise ValueError("a batch holds at least one example")
+        return value

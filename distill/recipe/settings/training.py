@@ -1,0 +1,95 @@
+"""The two training steps: finetune and distill."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from distill.recipe.settings.base import Settings, short
+
+
+class Training(Settings):
+    """The words that both training steps share."""
+
+    epochs: float = Field(3, gt=0, description="passes over the training split")
+    learning_rate: float = Field(5e-5, gt=0, lt=1, description="the highest learning rate of the schedule")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after warm-up")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    weight_decay: float = Field(0.01, ge=0, lt=1, description="AdamW's decay of weights, not of biases and norms")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="dropout while training; the checkpoint's own when not said, and 0 is fastest",
+    )
+    batch_size: int = Field(32, ge=1, description="most examples in a batch")
+    batch_tokens: int = Field(8192, ge=16, description="most tokens in a batch, padding included")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps, whatever `epochs` says")
+    patience: int = Field(2, ge=1, description="stop after so many epochs without a better validation score")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="what the arithmetic runs in; `auto` is bfloat16 where the hardware has it"
+    )
+
+
+class Finetune(Training):
+    """Train on the labels alone."""
+
+
+class Term(Settings):
+    """One term of the loss."""
+
+    weight: float = Field(gt=0, description="the term's factor in the sum")
+
+
+class LogitsTerm(Term):
+    """Imitate the teacher's logits."""
+
+    loss: Literal["kl", "mse"] = Field(
+        "kl", description="kl: softened by the temperature and scaled by its square; mse: the raw logits"
+    )
+
+
+class HiddenStatesTerm(Term):
+    """Imitate the teacher's hidden states on real tokens."""
+
+    loss: Literal["cosine", "mse"] = Field("cosine", description="how far a student's vector is from the teacher's")
+    layers: Literal["even", "last"] | list[int] | dict[int, int] = Field(
+        "even",
+        description="which teacher layer each student layer follows: even, last, a list of teacher layers (one a "
+        "student layer) or {student layer: teacher layer}; layers count from 1, 0 is the embeddings",
+    )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        """The keys of a map come as words: JSON has no others."""
+        if not isinstance(value, dict):
+            return value
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: layer for key, layer in value.items()}
+
+
+class Imitate(Settings):
+    """What the student imitates, and how much each term counts."""
+
+    logits: Annotated[LogitsTerm, short("weight")] | None = Field(None, description="the teacher's logits")
+    hidden_states: Annotated[HiddenStatesTerm, short("weight")] | None = Field(
+        None, description="the teacher's hidden states"
+    )
+    labels: Annotated[Term, short("weight")] | None = Field(None, description="the true labels")
+
+    @model_validator(mode="after")
+    def _something(self) -> Imitate:
+        if self.logits is None and self.hidden_states is None:
+            raise ValueError("give `logits` or `hidden_states` a weight (labels alone is the step `finetune`)")
+        return self
+
+
+class Distill(Training):
+    """Train a student to imitate its teacher."""
+
+    imitate: Imitate = Field(
+        default_factory=lambda: Imitate(logits=LogitsTerm(weight=1.0)), description="the terms of the loss"
+    )
+    temperature: float = Field(2.0, gt=0, description="softens both distributions before they are compared")

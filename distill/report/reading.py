@@ -1,0 +1,25 @@
+"""How a ledger is to be read: what its columns mean, with the facts of the measurement."""
+
+from __future__ import annotations
+
+from distill.evaluation.ledger import Ledger
+
+
+def reading_help(ledger: Ledger) -> list[str]:
+    """What the columns mean, with the facts of this measurement."""
+    teacher = ledger.teacher
+    lines = [
+        f"{teacher.metric} on {teacher.n} test examples; the interval is a bootstrap over them; p is a paired "
+        "randomisation test against the teacher (small: the difference is hardly chance)",
+        "size: weights, config and tokenizer, what one engine needs to answer",
+    ]
+    if teacher.latency:
+        timed = teacher.latency[0]
+        lines.append(
+            f"ms: median of {timed.rounds} interleaved answers, {timed.tokens} tokens, {timed.threads} thread(s), "
+            "tokenizer excluded; against the teacher in eager torch (as users run it) and on the same engine in fp32"
+        )
+    if any(row.scored_at_batch for row in ledger.rows):
+        lines.append("int8 is scored at batch 1 and at batch 32, and the worse score counts")
+    lines.append("memory: peak of a fresh process that loads the files and answers one text, interpreter included")
+    return lines
