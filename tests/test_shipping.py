@@ -32,9 +32,9 @@ from distill.distillation import set_threshold
 from distill.errors import CheckpointError, MachineError
 from distill.quantization import quantize
 from distill.recipe import Ship
+from distill.redaction import portable_recipe, portable_report
 from distill.shipping import push, ship
 from distill.shipping.manifest import Manifest
-from distill.shipping.portable import portable_recipe, portable_report
 
 MANY, NUMBER = "multi_label_classification", "regression"
 FILES = {

@@ -24,9 +24,9 @@ import pytest
 
 from distill.errors import DataError
 from distill.recipe import Recipe
+from distill.redaction import page_without_paths, without_paths
 from distill.tracking import Tracker, mode, offline, start, tracker
 from distill.tracking.findings import read as findings
-from distill.tracking.redaction import page_without_paths, without_paths
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRET = "/somewhere/of mine/private"
@@ -909,3 +909,17 @@ def test_a_real_run_is_told_whole_and_no_text_of_its_data_is(tmp_path, recipe_fi
         assert b"xyzzyword" not in found.read_bytes(), found
     for found in [offline.find(folder), *(path for path in (told.folder / "files").rglob("*") if path.is_file())]:
         assert str(tmp_path).encode() not in found.read_bytes(), found
+
+
+def test_a_label_that_looks_like_a_path_is_told_as_it_is(tmp_path):
+    from distill.redaction import own_words
+
+    keep = own_words({"text": "text", "label": ["/r/news", "rude"]}, ["/r/news", "/r/python"])
+    told = {
+        "labels": ["/r/news", "/r/python"], "by_class": {"/r/python": 0.5}, "note": "labels: /r/news, /r/python",
+        "path": "/r/secret/rows.csv", "said": "rows of /r/secret/rows.csv and /r/news",
+    }  # fmt: skip
+    assert without_paths(told, keep) == {
+        **told, "path": "rows.csv", "said": "rows of rows.csv and /r/news",
+    }  # fmt: skip
+    assert without_paths(told)["labels"] == ["news", "python"]

@@ -17,10 +17,10 @@ from distill.engines import GRAPHS
 from distill.errors import CheckpointError
 from distill.recipe import to_yaml
 from distill.recipe.settings import Recipe
+from distill.redaction import portable_recipe, portable_report
 from distill.safety import read_json
 from distill.shipping import manifest as manifests
 from distill.shipping import preprocessing, probe
-from distill.shipping.portable import portable_recipe, portable_report
 
 log = logging.getLogger(__name__)
 _ACTIVATIONS = {
@@ -131,7 +131,7 @@ def _plain(path: Path) -> Path:
 
 def _copy_extras(run: Path, target: Path, report: Mapping[str, Any]) -> None:
     """The predictions, when they are numbers and nothing else, and the page, when it names no place of this machine."""
-    from distill.tracking.redaction import page_without_paths
+    from distill.redaction import page_without_paths
 
     predictions, page = run / "predictions.npz", run / "report.html"
     if predictions.exists():

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.redaction import own_words, page_without_paths, without_paths
 from distill.tracking import mode
-from distill.tracking.redaction import page_without_paths, without_paths
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -53,7 +53,8 @@ def start(
                 "tags": _short_tags([*tags, *recipe.track.tags]),
                 "config": config | {f"{place}-{kind}": _settings(config, place) for place, kind in enumerate(kinds, 1)},
             }
-            tracker.open(folder, without_paths(first))
+            tracker.keep = own_words(config["data"])
+            tracker.open(folder, without_paths(first, tracker.keep))
     except Exception as error:  # whatever is wrong with W&B is not wrong with the run
         tracker.give_up(error)
     return tracker
@@ -80,6 +81,7 @@ class Tracker:
         self._worker: subprocess.Popen[bytes] | None = None
         self._names: dict[str, str] = {}  # SHA-256 → a checkpoint's name
         self._run_name = ""
+        self.keep: set[str] = set()  # labels and columns, which may look like paths
 
     def open(self, folder: Path, first: dict[str, Any]) -> None:
         """Makes the spool and starts the process that follows it."""
@@ -148,6 +150,7 @@ class Tracker:
             if report is not None:
                 from distill.tracking.findings import read
 
+                self.keep |= own_words(report["recipe"]["data"], report["data"]["labels"])
                 told = read(report)
                 self._set_out(report, folder)
         except Exception as error:
@@ -164,7 +167,7 @@ class Tracker:
         if self._spool is None:
             return
         try:
-            self._write(without_paths(event) | {"files": list(files)})
+            self._write(without_paths(event, self.keep) | {"files": list(files)})
         except Exception as error:  # a full disk, most likely
             self.give_up(error)
 
@@ -187,7 +190,9 @@ class Tracker:
         """Puts what is saved with the W&B run beside the spool, without local paths."""
         out = self._path.with_suffix("")
         out.mkdir(exist_ok=True)
-        (out / "report.json").write_text(json.dumps(without_paths(report), default=_plain, indent=1), encoding="utf-8")
+        (out / "report.json").write_text(
+            json.dumps(without_paths(report, self.keep), default=_plain, indent=1), encoding="utf-8"
+        )
         if (folder / "report.html").is_file():
             page = (folder / "report.html").read_text(encoding="utf-8")
             (out / "report.html").write_text(page_without_paths(page, report), encoding="utf-8")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from distill.recipe.settings import Recipe
 
 _SEGMENT = r"[^\s/\\'\"`,;:()\[\]{}<>|*?=]+"
 # Not behind a word, a colon or a slash: `and/or`, `bbcnews/data` and `https://…` are no paths of this machine, nor
@@ -20,9 +23,33 @@ _NAMES_A_PLACE = ("path", "card", "checkpoint", "source", "validation", "test", 
 _SHORTEST = 4  # characters of a path that is worth looking for in a page
 
 
-def without_paths(value: Any) -> Any:
-    """A copy of a JSON value in which every local path is cut to its last name; Hub ids and URLs stay as they are."""
-    return _clean(value, "", False, lambda path, name: None)
+def without_paths(value: Any, keep: Collection[str] = ()) -> Any:
+    """A copy of a JSON value in which every local path is cut to its last name.
+
+    Hub ids and URLs stay as they are, and so does what stands in `keep`: a label may look like a path and is none.
+    """
+    return _clean(value, "", False, lambda path, name: None, frozenset(keep))
+
+
+def own_words(data: Mapping[str, Any], labels: Sequence[str] = ()) -> set[str]:
+    """What a recipe's data calls its columns and labels, for `keep`."""
+    given = [data.get(word) for word in ("text", "label", "separator")]
+    listed = [word for words in given for word in (words if isinstance(words, list) else [words])]
+    return {word for word in (*listed, *labels) if isinstance(word, str)}
+
+
+def portable_recipe(recipe: Recipe) -> Recipe:
+    """The recipe as others can read it: Hub ids, cards and packages stay, paths become names."""
+    full = recipe.model_dump(mode="json", exclude_none=True)
+    told = without_paths(full, own_words(full["data"]))
+    if recipe.data.source.path is None or recipe.data.source.package is not None:  # of a package or the Hub
+        told["data"] |= {split: full["data"][split] for split in ("validation", "test")}
+    return Recipe.model_validate_json(json.dumps(told), strict=True)
+
+
+def portable_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report as others can read it."""
+    return without_paths(dict(report), own_words(report["recipe"]["data"], report["data"]["labels"]))
 
 
 def page_without_paths(page: str, told: Any) -> str:
@@ -31,7 +58,12 @@ def page_without_paths(page: str, told: Any) -> str:
     A page's own markup is full of slashes, so that only known paths are looked for.
     """
     found: dict[str, str] = {}
-    _clean(told, "", False, found.__setitem__)
+    keep = (
+        own_words(told["recipe"]["data"], told["data"]["labels"])
+        if isinstance(told, Mapping) and "data" in told
+        else ()
+    )
+    _clean(told, "", False, found.__setitem__, frozenset(keep))
     found |= {place: Path(place).name for place in (str(Path.cwd()), str(Path.home()))}
     for path in sorted((path for path in found if len(path) >= _SHORTEST), key=len, reverse=True):
         for written in {path, html.escape(path), path.replace("/", "\\/")}:
@@ -39,18 +71,21 @@ def page_without_paths(page: str, told: Any) -> str:
     return page
 
 
-def _clean(value: Any, word: str, in_package: bool, note: Callable[[str, str], None]) -> Any:
+def _clean(value: Any, word: str, in_package: bool, note: Callable[[str, str], None], keep: frozenset[str]) -> Any:
     if isinstance(value, dict):
         packaged = isinstance(value.get("package"), str)
-        return {_clean(key, "", False, note): _clean(inner, str(key), packaged, note) for key, inner in value.items()}
+        return {
+            _clean(key, "", False, note, keep): _clean(inner, str(key), packaged, note, keep)
+            for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_clean(inner, word, in_package, note) for inner in value]
-    if not isinstance(value, str):
+        return [_clean(inner, word, in_package, note, keep) for inner in value]
+    if not isinstance(value, str) or value in keep:
         return value
     if word in _NAMES_A_PLACE and not (in_package and word == "path") and _is_place(value, word):
         note(value, _last(value))
         return _last(value)
-    return _sentence(value, note)
+    return _sentence(value, note, keep)
 
 
 def _is_place(value: str, word: str) -> bool:
@@ -61,13 +96,15 @@ def _is_place(value: str, word: str) -> bool:
     return not may_be_hub_id or Path(value).exists()
 
 
-def _sentence(text: str, note: Callable[[str, str], None]) -> str:
+def _sentence(text: str, note: Callable[[str, str], None], keep: frozenset[str]) -> str:
     for place, short in ((str(Path.cwd()), "/."), (str(Path.home()), "/~")):
         if len(place) > 1 and place in text:  # such a path may hold spaces, which end every other path
             note(place, _last(short))
             text = re.sub(rf"{re.escape(place)}(?![\w-])", short, text)
 
     def cut(match: re.Match[str]) -> str:
+        if match[0] in keep:
+            return match[0]
         note(match[0], _last(match[0]))
         return _last(match[0])
 
