@@ -198,3 +198,25 @@ def test_what_a_killed_process_had_not_finished_writing_is_swept(finished, recip
     (finished / ".mine").write_text("precious")
     assert ask("run", recipe_file(steps=[LEARN]), "--output", finished).exit_code == 0
     assert {path.name for path in finished.iterdir() if path.name.startswith(".")} == {".lock", ".mine"}
+
+
+def test_a_folder_that_another_run_took_meanwhile_makes_way_for_the_next(
+    recipe_file, tmp_path, monkeypatch, without_memory
+):
+    import distill.pipeline
+
+    monkeypatch.chdir(tmp_path)
+    choose, chosen = distill.pipeline.choose_folder, []
+
+    def late(*given: object) -> Path:
+        """The first choice was made before the other run had begun."""
+        chosen.append(Path("runs/recipe") if not chosen else choose(*given))
+        return chosen[-1]
+
+    monkeypatch.setattr(distill.pipeline, "choose_folder", late)
+    (tmp_path / "runs" / "recipe").mkdir(parents=True)
+    with FileLock(tmp_path / "runs" / "recipe" / ".lock"):
+        done = ask("run", recipe_file(steps=[LEARN]))
+    assert done.exit_code == 0, done.output
+    assert chosen == [Path("runs/recipe"), Path("runs/recipe-2")]
+    assert Path("runs/recipe-2/report.json").is_file() and not Path("runs/recipe/report.json").exists()
