@@ -107,7 +107,7 @@ class _Watch:
             tracker = _tracker(self.step, self.country)
             tracker.start()
             self.tracker = tracker
-        except Exception as error:
+        except Exception as error:  # told later, by whoever waits for it
             self.error = error
         if self.over.is_set():
             _stop(self.tracker)

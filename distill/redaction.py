@@ -28,7 +28,24 @@ def without_paths(value: Any, keep: Collection[str] = ()) -> Any:
 
     Hub ids and URLs stay as they are, and so does what stands in `keep`: a label may look like a path and is none.
     """
-    return _clean(value, "", False, lambda path, name: None, frozenset(keep))
+    found: dict[str, str] = {}
+    told = _clean(value, "", False, found.__setitem__, frozenset(keep))
+    spaced = {path: name for path, name in found.items() if " " in path and len(path) >= _SHORTEST}
+    if not spaced:
+        return told
+    # In a sentence a space ends a path, but for those that a setting has named.
+    return _clean(_renamed(value, spaced), "", False, lambda path, name: None, frozenset(keep))
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """A copy in which each of the given paths has its last name, wherever it stands; the longest first."""
+    if isinstance(value, dict):
+        return {_renamed(key, names): _renamed(inner, names) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_renamed(inner, names) for inner in value]
+    for path in sorted(names, key=len, reverse=True) if isinstance(value, str) else ():
+        value = value.replace(path, names[path])
+    return value
 
 
 def own_words(data: Mapping[str, Any], labels: Sequence[str] = ()) -> set[str]:

@@ -83,3 +83,15 @@ def make_run(run: Path, teacher, student, quantized: Path, data, recipe) -> dict
         "rows": [row.as_dict() for row in rows], "training": [], "steps": [], "parity": None, "expect": [],
         "seconds": {}, "notes": [f"read from {run}/somewhere/topics.csv, see https://example.org/a/b"], "energy": None,
     }  # fmt: skip
+
+
+def ship_topics(place: Path, teacher, quantized: Path, data, source: Path) -> Path:
+    """The folder that a run on the topics ships, in both formats."""
+    from distill.shipping import ship
+
+    recipe = make_recipe(source)
+    report = make_run(place / "run", teacher, teacher, quantized, data, recipe)
+    return ship(
+        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
+        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
+    )  # fmt: skip

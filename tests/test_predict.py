@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import FILLER, LABELS, TOPICS
-from shipped import make_recipe, make_run
+from shipped import ship_topics
 
 from distill import Predictor
 from distill.errors import CheckpointError
-from distill.shipping import ship
 
 FORMATS = ("onnx-int8", "onnx-fp32", "transformers")
 
@@ -25,13 +24,7 @@ FORMATS = ("onnx-int8", "onnx-fp32", "transformers")
 @pytest.fixture(scope="module")
 def folder(bert, quantized, topics, topics_csv, tmp_path_factory) -> Path:
     """A shipped folder. Nothing may change it."""
-    place = tmp_path_factory.mktemp("predicted")
-    recipe = make_recipe(topics_csv)
-    report = make_run(place / "run", bert, bert, quantized, topics, recipe)
-    return ship(
-        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
-        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
-    )  # fmt: skip
+    return ship_topics(tmp_path_factory.mktemp("predicted"), bert, quantized, topics, topics_csv)
 
 
 def mixed_texts(number: int) -> list[str]:

@@ -911,6 +911,12 @@ def test_a_real_run_is_told_whole_and_no_text_of_its_data_is(tmp_path, recipe_fi
         assert str(tmp_path).encode() not in found.read_bytes(), found
 
 
+def test_a_path_with_spaces_that_a_setting_names_is_cut_in_sentences_too():
+    place = "/srv/some folder/my rows.csv"
+    told = without_paths({"recipe": {"data": {"source": {"path": place}}}, "notes": [f"3 rows of {place} dropped"]})
+    assert told == {"recipe": {"data": {"source": {"path": "my rows.csv"}}}, "notes": ["3 rows of my rows.csv dropped"]}
+
+
 def test_a_label_that_looks_like_a_path_is_told_as_it_is(tmp_path):
     from distill.redaction import own_words
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import LABELS
-from shipped import MS, make_recipe, make_run
+from shipped import MS, make_recipe, make_run, ship_topics
 
 import distill.evaluation.timing
 from distill import Predictor, cli, verification
@@ -26,13 +26,7 @@ from distill.shipping import ship
 @pytest.fixture(scope="module")
 def original(bert, quantized, topics, topics_csv, tmp_path_factory) -> Path:
     """A shipped folder. Nothing may change it."""
-    place = tmp_path_factory.mktemp("verified")
-    recipe = make_recipe(topics_csv)
-    report = make_run(place / "run", bert, bert, quantized, topics, recipe)
-    return ship(
-        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
-        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
-    )  # fmt: skip
+    return ship_topics(tmp_path_factory.mktemp("verified"), bert, quantized, topics, topics_csv)
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ class Tracker:
                 self.keep |= own_words(report["recipe"]["data"], report["data"]["labels"])
                 told = read(report)
                 self._set_out(report, folder)
-        except Exception as error:
+        except Exception as error:  # the run is done; W&B does without its report
             log.warning("W&B: the report could not be told: %s", error)
         self._tell({"kind": "finish", "exit_code": exit_code, **told})
         self._close()

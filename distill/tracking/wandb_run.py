@@ -71,7 +71,7 @@ class WandbRun:
             try:
                 _reach(self._wandb.setup().settings.base_url)
                 return self._init(start, parent, "online" if start["mode"] == "online" else None)
-            except Exception as error:
+            except Exception as error:  # of several libraries, and each means that W&B is out of reach
                 say(note=f"the server was not reached ({type(error).__name__}), so the run was logged offline")
                 self._wandb.teardown()
         return self._init(start, parent, "offline")

@@ -42,7 +42,7 @@ def main(spool: Path, parent: int, patience: float) -> None:
     for event in events:
         try:
             run.take(event, spool.with_suffix(""))
-        except Exception as error:
+        except Exception as error:  # one event that W&B refuses; the next may be taken
             _say_error(say, error)
 
 
