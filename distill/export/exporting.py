@@ -75,7 +75,8 @@ def export(checkpoint: Checkpoint, path: Path) -> Path:
         except Exception as error:  # torch.export and the ONNX exporter raise kinds of their own without a common base
             raise MachineError(f"torch can't export a {type(model).__name__} to ONNX: {error}") from error
     graph = program.model.graph
-    del graph.outputs[1:]
+    while len(graph.outputs) > 1:  # `del` would leave them marked as outputs
+        graph.outputs.pop()
     tidy(program.model)
     made = (value for node in graph.all_nodes() for value in node.outputs)
     for thing in (graph, *graph.inputs, *graph.initializers.values(), *graph.all_nodes(), *made):

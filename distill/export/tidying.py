@@ -14,7 +14,20 @@ from onnx_ir.passes import common
 
 FIRST = ".first"  # behind the name of a value that is there for the first position alone
 _HEADS_FIRST = [0, 2, 1, 3]
-_ROW_BY_ROW = {"Add", "Sub", "Mul", "Div", "Gelu", "Relu", "Tanh", "Sigmoid", "Erf", "Identity", "LayerNormalization"}
+_ROW_BY_ROW = {
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Gelu",
+    "Relu",
+    "Tanh",
+    "Sigmoid",
+    "Erf",
+    "Identity",
+    "LayerNormalization",
+}
 
 
 def tidy(model: ir.Model) -> None:

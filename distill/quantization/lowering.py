@@ -71,7 +71,7 @@ def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir
         node = _add(at, "QuantizeLinear", [product.given, scale_value, zero_value], f"{given}.int8", domain="")
         rounded[given] = node.outputs[0]
     integers, scales = arithmetic.by_column(product.weight)
-    names = [f"{product.name}.{part}" for part in ("int8", "scales", "zero_points", "bias.fp32")]
+    names = [f"{product.stored}.{part}" for part in ("int8", "scales", "zero_points", "bias.fp32")]
     arrays = [integers, scales, np.zeros(len(scales), np.int8), product.bias]
     weight, weight_scales, weight_zeros, bias = (
         None if array is None else _hold(at, name, array) for name, array in zip(names, arrays, strict=True)
@@ -83,9 +83,9 @@ def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir
 def _token(product: Product, bits: int, block: int) -> None:
     at, (inputs, outputs) = product.nodes[0], product.weight.shape
     integers, scales = arithmetic.in_blocks(product.weight.T, bits, block)
-    weight = _hold(at, f"{product.name}.int{bits}", arithmetic.packed(integers, bits))
-    bias = None if product.bias is None else _hold(at, f"{product.name}.bias.fp32", product.bias)
-    given = [product.given, weight, _hold(at, f"{product.name}.scales", scales), None, None, bias]
+    weight = _hold(at, f"{product.stored}.int{bits}", arithmetic.packed(integers, bits))
+    bias = None if product.bias is None else _hold(at, f"{product.stored}.bias.fp32", product.bias)
+    given = [product.given, weight, _hold(at, f"{product.stored}.scales", scales), None, None, bias]
     words = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
     _replace(product, _add(at, "MatMulNBits", given, f"{product.name}.product", **words))
 
@@ -97,10 +97,11 @@ def _look_up(lookup: Lookup, plan: Plan) -> None:
     integers, scales = arithmetic.in_blocks(lookup.table, bits, block)
     flat = integers.reshape(len(integers), -1)[:, :columns]
     table = _hold(lookup.node, f"{lookup.name}.int{bits}", arithmetic.packed(flat, bits))
-    given = [table, lookup.ids, _hold(lookup.node, f"{lookup.name}.scales", scales)]
+    made, ids = lookup.node.outputs[0], lookup.node.inputs[1]
+    given = [table, ids, _hold(lookup.node, f"{lookup.name}.scales", scales)]
     words = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
-    node = _add(lookup.node, "GatherBlockQuantized", given, f"{lookup.made.name}.row", **words)
-    _take_over(node.outputs[0], lookup.made)
+    node = _add(lookup.node, "GatherBlockQuantized", given, f"{made.name}.row", **words)
+    _take_over(node.outputs[0], made)
 
 
 def _skip_into_norm(norm: ir.Node) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -12,14 +13,26 @@ _SMALL = 4096  # a table of fewer numbers stays as it is
 
 @dataclass(frozen=True)
 class Product:
-    """`made = given @ weight + bias`: the nodes that make it, and the value that comes out of the last one."""
+    """`made = given @ weight + bias`, by one or two nodes.
+
+    `name` is its own; `stored` is that of its weight, which products of shared layers have in common.
+    """
 
     name: str
-    given: ir.Value
-    made: ir.Value
+    stored: str
     weight: np.ndarray  # (inputs, outputs)
     bias: np.ndarray | None  # (outputs,)
     nodes: tuple[ir.Node, ...]
+
+    @property
+    def given(self) -> ir.Value:
+        """What the weight is multiplied with."""
+        return self.nodes[0].inputs[0]
+
+    @property
+    def made(self) -> ir.Value:
+        """What comes out."""
+        return self.nodes[-1].outputs[0]
 
 
 @dataclass(frozen=True)
@@ -27,8 +40,6 @@ class Lookup:
     """`made = table[ids]`."""
 
     name: str
-    ids: ir.Value
-    made: ir.Value
     table: np.ndarray  # (rows, columns)
     node: ir.Node
 
@@ -41,13 +52,18 @@ def products_of(graph: ir.Graph) -> list[Product]:
             found.append(_with_bias(node, weight))
         elif node.op_type == "Gemm" and (product := _from_gemm(node)) is not None:
             found.append(product)
+    times: Counter[str] = Counter()
+    for place, product in enumerate(found):
+        times[product.stored] += 1
+        if times[product.stored] > 1:
+            found[place] = replace(product, name=f"{product.stored} ({times[product.stored]})")
     return found
 
 
 def lookups_of(graph: ir.Graph) -> list[Lookup]:
     """Every lookup of rows in a table that is worth rounding."""
     return [
-        Lookup(str(node.inputs[0].name), node.inputs[1], node.outputs[0], table, node)
+        Lookup(str(node.inputs[0].name), table, node)
         for node in graph
         if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
         if (table := _constant(node.inputs[0], 2)) is not None and table.size >= _SMALL
@@ -64,8 +80,9 @@ def _with_bias(node: ir.Node, weight: np.ndarray) -> Product:
             bias = _constant(other, 1)
             if users[0].inputs[place] is made and bias is not None and bias.shape == weight.shape[1:]:
                 name = str(other.name).removesuffix(".bias")
-                return Product(name, node.inputs[0], users[0].outputs[0], weight, bias, (node, users[0]))
-    return Product(str(made.name), node.inputs[0], made, weight, None, (node,))
+                return Product(name, name, weight, bias, (node, users[0]))
+    name = str(node.inputs[1].name).removesuffix(".weight")
+    return Product(name, name, weight, None, (node,))
 
 
 def _from_gemm(node: ir.Node) -> Product | None:
@@ -78,7 +95,7 @@ def _from_gemm(node: ir.Node) -> Product | None:
         return None
     weight = weight.T if words.get_int("transB", 0) else weight
     name = str(node.inputs[1].name).removesuffix(".weight")
-    return Product(name, node.inputs[0], node.outputs[0], weight, bias, (node,))
+    return Product(name, name, weight, bias, (node,))
 
 
 def _constant(value: ir.Value | None, dimensions: int) -> np.ndarray | None:
