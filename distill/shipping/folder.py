@@ -81,7 +81,8 @@ def _fill(
     if "transformers" in asked:
         _copy_checkpoint(torch_folder, target / "transformers", ["model.safetensors"], longest)
     if "onnx" in asked:
-        _copy_checkpoint(graph_folder, target / "onnx", list(GRAPHS.values()), longest)
+        small = GRAPHS[f"onnx-{recipe.steps[-1].quantize.weights}"]
+        _copy_checkpoint(graph_folder, target / "onnx", [small, GRAPHS["onnx-fp32"]], longest)
     preprocessing.write_json(target / "report.json", report)
     (target / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     _copy_extras(run, target, full)
@@ -154,7 +155,11 @@ def _facts(
     from distill.shipping import claims
 
     graph = target / "onnx" / GRAPHS["onnx-fp32"] if "onnx" in asked else None
-    formats = [form for form, inside in manifests.FOLDERS.items() if inside in asked]
+    formats = [
+        form
+        for form, inside in manifests.FOLDERS.items()
+        if inside in asked and (form == "transformers" or (target / inside / GRAPHS[form]).is_file())
+    ]
     inside = target / ("onnx" if graph else "transformers")
     config = read_json(inside / "config.json")
     task = tasks.from_config(config)
