@@ -43,7 +43,8 @@ class Family:
     `stack` is the attribute path from the base model (`model.base_model`) to the ModuleList of layers, `layer` what is
     in each; `config` maps our word to the config's key; `reserved_positions` are positions that no token ever takes,
     with `padding` all up to the padding token's id, behind which RoBERTa counts; `shared` is the config's key for how
-    many sets of weights the layers share, where they do; `refuses` maps what can't be done to the reason.
+    many sets of weights the layers share, where they do; `table_width` is its key for the width of the token table,
+    where that isn't the hidden size; `refuses` maps what can't be done to the reason.
     """
 
     model_type: str
@@ -52,6 +53,7 @@ class Family:
     config: Mapping[Word, str]
     reserved_positions: int | Literal["padding"] = 0
     shared: str | None = None
+    table_width: str | None = None
     refuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +107,7 @@ FAMILIES: dict[str, Family] = {
             reserved_positions=2,
             refuses={"heads": "MPNet's layers share one table of position biases with a column a head"},
         ),
-        Family("electra", "encoder.layer", _BERT_LAYER, _BERT_KEYS),
+        Family("electra", "encoder.layer", _BERT_LAYER, _BERT_KEYS, table_width="embedding_size"),
         Family(
             "distilbert",
             "transformer.layer",
@@ -124,10 +126,12 @@ FAMILIES: dict[str, Family] = {
             _BERT_LAYER,
             _BERT_KEYS,
             shared="num_hidden_groups",
+            table_width="embedding_size",
             refuses={
                 "layers": "ALBERT's layers share one set of weights, so leaving some out makes nothing smaller",
                 "heads": _SHARED,
                 "neurons": _SHARED,
+                "embeddings": "ALBERT's are factorised from the start; its config says their size",
             },
         ),
     )
@@ -177,6 +181,18 @@ def refuse(config: Mapping[str, Any], what: str) -> str | None:
     """Why a family can't do something, or None."""
     family = FAMILIES.get(str(config.get("model_type")))
     return family.refuses.get(what) if family else None
+
+
+def table_width(config: Mapping[str, Any]) -> int | None:
+    """The width of a config's token table; None when the config doesn't say it."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    own = config.get(family.table_width) if family is not None and family.table_width else None
+    return own if isinstance(own, int) and not isinstance(own, bool) else size(config, "hidden_size")
+
+
+def largest_rank(tokens: int, width: int) -> int:
+    """The largest rank E for which a table V × E and a projection E × H have fewer weights than one table V × H."""
+    return max(0, tokens * width - 1) // max(1, tokens + width)
 
 
 def choose_layers(layers: int | list[int], choose: str, of: int) -> list[int]:

@@ -54,7 +54,10 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _find_student(plan, fetch)
     _read_data(plan, fetch)
     _note_idle_words(plan)
-    for check in (_check_head, _check_student_head, _check_layers, _check_pruning, _check_hidden_states, _check_length):
+    for check in (
+        _check_head, _check_student_head, _check_layers, _check_pruning, _check_ranks, _check_hidden_states,
+        _check_length,
+    ):  # fmt: skip
         try:
             check(plan)
         except DistillError as error:
@@ -214,7 +217,12 @@ def _note_idle_words(plan: Plan) -> None:
     if "choose" in student.model_fields_set and not isinstance(student.layers, int) and student.choose != "even":
         plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
     is_number = plan.data is not None and plan.data.task.problem == "regression"
+    if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:
+        plan.notes.append("teacher.finetune.simulate does nothing for the result: the teacher is not quantized")
     for position, step in enumerate(plan.recipe.steps):
+        training = step.distill or step.finetune
+        if training is not None and training.simulate is not None and plan.recipe.steps[-1].kind != "quantize":
+            plan.notes.append(f"steps.{position}.{step.kind}.simulate does nothing here: no `quantize` follows")
         if step.distill is None:
             continue
         logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
@@ -249,7 +257,7 @@ def _check_pruning(plan: Plan) -> None:
         if step.prune is None:
             continue
         anatomy.family_of(config)
-        for what in ("heads", "neurons", "layers"):
+        for what in ("heads", "neurons", "layers", "embeddings"):
             if getattr(step.prune, what) is not None and (reason := anatomy.refuse(config, what)):
                 raise CheckpointError(f"steps.{position}.prune.{what}: {reason}")
         if step.prune.layers is not None and left is not None:
@@ -258,6 +266,23 @@ def _check_pruning(plan: Plan) -> None:
                     f"steps.{position}.prune.layers: {step.prune.layers} of {left} layers can't go; keep at least one"
                 )
             left -= step.prune.layers
+
+
+def _check_ranks(plan: Plan) -> None:
+    """Embeddings factorised to a rank that makes nothing smaller, as far as can be told before tokens are counted."""
+    config = _student_config(plan) or {}
+    tokens, width = config.get("vocab_size"), anatomy.table_width(config)
+    for position, step in enumerate(plan.recipe.steps):
+        if step.prune is None or not isinstance(tokens, int) or width is None:
+            continue
+        if step.prune.vocabulary is not None and isinstance(step.prune.vocabulary.keep, int):
+            tokens = min(tokens, step.prune.vocabulary.keep)
+        rank, most = step.prune.embeddings, anatomy.largest_rank(tokens, width)
+        if rank is not None and rank > most:
+            raise CheckpointError(
+                f"steps.{position}.prune.embeddings: a rank of {rank} makes a table of {tokens} × {width} no smaller; "
+                f"at most {most} does"
+            )
 
 
 def _check_hidden_states(plan: Plan) -> None:

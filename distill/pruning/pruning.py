@@ -17,6 +17,7 @@ from distill.data import Splits, collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.pruning.choosing import choose
+from distill.pruning.embeddings import narrow
 from distill.pruning.importance import measure
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import sites_of
@@ -30,14 +31,15 @@ _PADDED = 1e-4  # largest difference of logits, as a share of their largest valu
 
 
 def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Checkpoint:
-    """A checkpoint without its least important layers, heads, neurons and tokens; the one given stays as it was.
+    """A checkpoint without its least important layers, heads, neurons and tokens, its embeddings factorised; the one
+    given stays as it was.
 
     Importance is measured on training texts alone. In the end the result is saved, loaded again, and padded for stock
     transformers, and must answer alike each time. Raises CheckpointError for a family that can't do it, or when
     everything would go.
     """
     facts = checkpoint.model.config.to_dict()
-    for what in ("heads", "neurons", "layers"):
+    for what in ("heads", "neurons", "layers", "embeddings"):
         if getattr(words, what) is not None and (reason := anatomy.refuse(facts, what)):
             raise CheckpointError(f"prune.{what}: {reason}")
     rows = _sample(data, words.examples)
@@ -50,6 +52,9 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Che
     if words.vocabulary is not None:
         pruned, told = trim(pruned, words.vocabulary, data)
         log.info("vocabulary: %s", told)
+    if words.embeddings is not None:  # of the tokens that are left
+        pruned, told = narrow(pruned, words.embeddings, data)
+        log.info("embeddings: %s", told)
     _check(pruned, data, rows)
     shape = surgery.shape_of(pruned.model)
     log.info(

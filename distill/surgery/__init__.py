@@ -1,5 +1,6 @@
 """Taking parts out of a real module: layers, heads, neurons, tokens. Who asked for it, and why, is not known here."""
 
+from distill.surgery.embeddings import FactorisedEmbedding, factorise, multiply_out, rank_of
 from distill.surgery.units import (
     RECORD,
     Shape,
@@ -18,13 +19,17 @@ from distill.surgery.units import (
 
 __all__ = [
     "RECORD",
+    "FactorisedEmbedding",
     "Shape",
+    "factorise",
     "head_width",
     "keep_layers",
     "keep_tokens",
     "keep_units",
     "layers_of",
+    "multiply_out",
     "pad",
+    "rank_of",
     "read_record",
     "reshape",
     "shape_in_config",

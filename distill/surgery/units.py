@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from distill import anatomy
 from distill.errors import CheckpointError
+from distill.surgery.embeddings import multiply_out, narrow_table, rank_of
 
 RECORD = "shape.json"
 _SCHEMA = 1
@@ -26,10 +27,11 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """How many heads and neurons each layer has."""
+    """How many heads and neurons each layer has, and the rank of the token table where it is factorised."""
 
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
+    embeddings: int | None = None
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -50,6 +52,7 @@ def shape_of(model: PreTrainedModel) -> Shape:
     return Shape(
         tuple(each.get_submodule(layer.query).out_features // width for each in layers),
         tuple(each.get_submodule(layer.up).out_features for each in layers),
+        rank_of(model),
     )
 
 
@@ -74,7 +77,8 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     smaller = type(model)(config)
     if anatomy.refuse(facts, "neurons") is None:
         shape = shape_of(model)
-        reshape(smaller, Shape(*(tuple(counts[i - 1] for i in layers) for counts in (shape.heads, shape.neurons))))
+        kept = (tuple(counts[i - 1] for i in layers) for counts in (shape.heads, shape.neurons))
+        reshape(smaller, Shape(*kept, shape.embeddings))
     stack = re.compile(rf"^{re.escape(f'{model.base_model_prefix}.{family.stack}')}\.(\d+)\.")
     new_place = {old - 1: new for new, old in enumerate(layers)}
     weights = {}
@@ -146,14 +150,18 @@ def reshape(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
         _resize(each.get_submodule(layer.output), columns=heads * width)
         _resize(each.get_submodule(layer.up), rows=neurons)
         _resize(each.get_submodule(layer.down), columns=neurons)
+    if shape.embeddings is not None:
+        narrow_table(model, shape.embeddings)
     return _told(model)
 
 
 def pad(model: PreTrainedModel) -> PreTrainedModel:
     """A model that stock transformers loads: its layers padded with zeros to the nearest shape that a config can say.
 
-    A head or neuron of zeros adds nothing, so the logits stay what they are. The model given stays as it was.
+    A head or neuron of zeros adds nothing, so the logits stay what they are; a factorised token table is multiplied
+    out. The model given stays as it was.
     """
+    model = multiply_out(model)
     shape = shape_of(model)
     config = copy.deepcopy(model.config)
     facts = config.to_dict()
@@ -180,6 +188,7 @@ def write_record(model: PreTrainedModel, folder: Path) -> None:
     shape = shape_of(model)
     if shape != shape_in_config(facts):
         told = {"schema": _SCHEMA, "heads": list(shape.heads), "neurons": list(shape.neurons)}
+        told |= {"embeddings": shape.embeddings} if shape.embeddings is not None else {}
         (folder / RECORD).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
@@ -193,13 +202,16 @@ def read_record(folder: Path, config: dict[str, Any]) -> Shape | None:
         told = json.loads(path.read_text(encoding="utf-8"))
         if told["schema"] != _SCHEMA:
             raise ValueError("another schema")
-        shape = Shape(tuple(told["heads"]), tuple(told["neurons"]))
+        shape = Shape(tuple(told["heads"]), tuple(told["neurons"]), told.get("embeddings"))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a shape record ({error})") from None
     for counts, most in ((shape.heads, limits.heads), (shape.neurons, limits.neurons)):
         ints = all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
         if len(counts) != len(most) or not ints or any(not 1 <= n <= m for n, m in zip(counts, most, strict=True)):
             raise CheckpointError(f"{path}: says {list(counts)!s:.80}, which the model of this config can't be cut to")
+    rank, width = shape.embeddings, anatomy.table_width(config)
+    if rank is not None and not (type(rank) is int and width is not None and 1 <= rank < width):
+        raise CheckpointError(f"{path}: says embeddings of rank {rank!s:.40}, of a table {width} wide")
     return shape
 
 

@@ -26,6 +26,7 @@ from distill.disk import machine_errors
 from distill.errors import TrainingError
 from distill.recipe import settings
 from distill.signals import Signals
+from distill.simulation import simulated
 from distill.training.continuing import latest, seal
 from distill.training.record import Clock, TrainingLog, Watch
 
@@ -95,7 +96,8 @@ def fit(
             callbacks=[progress, transformers.EarlyStoppingCallback(words.patience)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        with _dropout(objective.student, words.dropout), _attention(objective.student, train):
+        model, rounded = objective.student, simulated if words.simulate == "int8" else contextlib.nullcontext
+        with _dropout(model, words.dropout), _attention(model, train), rounded(model):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         objective.eval()
         record.seconds = trainer.clock.seconds

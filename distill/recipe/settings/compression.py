@@ -27,13 +27,19 @@ class Vocabulary(Settings):
 
 
 class Prune(Settings):
-    """Take heads, neurons, layers and vocabulary out, the least important first."""
+    """Take heads, neurons, layers and vocabulary out, the least important first, and factorise the embeddings."""
 
     heads: Share | None = Field(None, description="share of the attention heads to take out")
     neurons: Share | None = Field(None, description="share of the feed-forward neurons to take out")
     layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
     vocabulary: Annotated[Vocabulary, short("keep")] | None = Field(
         None, description="trim the vocabulary, and the embeddings with it: used, or a number of tokens"
+    )
+    embeddings: int | None = Field(
+        None,
+        ge=1,
+        description="factorise the token table, V × H, into V × this · this × H, so that the tokens which training "
+        "texts use most lose least; after the vocabulary is trimmed",
     )
     by: Literal["magnitude", "activations", "taylor", "fisher"] = Field(
         "fisher",
@@ -49,6 +55,9 @@ class Prune(Settings):
 
     @model_validator(mode="after")
     def _something(self) -> Prune:
-        if all(given is None for given in (self.heads, self.neurons, self.layers, self.vocabulary)):
-            raise ValueError("say what to take out: a share of `heads` or `neurons`, `layers`, or `vocabulary`")
+        if all(given is None for given in (self.heads, self.neurons, self.layers, self.vocabulary, self.embeddings)):
+            raise ValueError(
+                "say what to take out: a share of `heads` or `neurons`, `layers`, `vocabulary`, or a rank for "
+                "`embeddings`"
+            )
         return self
