@@ -305,7 +305,6 @@ def test_the_layer_that_does_nothing_goes(tmp_path, data):
 @pytest.mark.parametrize(
     ("family", "words", "said"),
     [
-        ("mpnet", {"heads": 0.5}, "prune.heads: MPNet's layers share one table of position biases"),
         ("albert", {"neurons": 0.5}, "prune.neurons: ALBERT's layers share one set of weights"),
         ("bert", {"layers": 4}, "prune.layers: 4 of 4 layers can't be taken out"),
     ],
