@@ -233,9 +233,8 @@ def _check_layers(plan: Plan) -> None:
         raise CheckpointError(f"student.layers: {reason}")
     there = anatomy.size(config, "layers")
     if there is None:
-        raise CheckpointError(
-            f"student.layers: the teacher's config doesn't say {' and '.join(sorted(family.keys('layers')))}"
-        )
+        keys = " and ".join(sorted(family.config_keys("layers")))
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
     anatomy.with_layers(config, anatomy.choose_layers(student.layers, student.choose, there))
 
 
@@ -296,7 +295,7 @@ def _student_config(plan: Plan) -> Config | None:
         return None
     there = anatomy.size(plan.teacher_config, "layers")
     if anatomy.refuse(plan.teacher_config, "layers") or there is None:
-        return None
+        return plan.teacher_config
     try:
         kept = anatomy.choose_layers(choice.layers, choice.choose, there)
         return anatomy.with_layers(plan.teacher_config, kept)

@@ -22,8 +22,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
     if model_type not in FAMILIES:
         raise CheckpointError(
             f"nothing is known about the layers of model type '{model_type}'{nearest(model_type, list(FAMILIES))} "
-            f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy/families.py: where its layers, their "
-            "attention (query, key, value, output) and their neurons (up, down) are, and its config's keys for sizes"
+            f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy/families.py: where its layers, "
+            "their attention (query, key, value, output) and their neurons (up, down) are, and its config's keys for sizes"
         )
     return FAMILIES[model_type]
 
@@ -87,7 +87,7 @@ def head_width(config: Mapping[str, Any], stack: int = 0) -> int:
 
 
 def heads_a_group(config: Mapping[str, Any], stack: int = 0) -> int:
-    """How many query heads share a key head; 1 where each has its own. Raises CheckpointError when they don't divide."""
+    """How many query heads share a key head; 1 where each has its own. Raises CheckpointError where they don't fit."""
     heads, keys = size(config, "heads", stack), size(config, "key_value_heads", stack)
     if keys is None:
         return 1

@@ -68,7 +68,7 @@ def _inputs(pruned: Checkpoint, site: Site, data: Splits, rows: Sequence[int]) -
 
 
 def _fit(site: Site, given: Tensor, wanted: Tensor) -> None:
-    """Ridge regression towards the weights that are there: W + argmin ‖XΔ − (Y − XW)‖² + λ‖Δ‖², with a bias if it has."""
+    """Ridge regression towards the weights that are there: W + argmin ‖XΔ − (Y − XW)‖² + λ‖Δ‖², and the bias."""
     mixer, weight = site.mixer, site.mixing
     inputs = given.double()
     before = weight.T.double().cpu()

@@ -78,8 +78,8 @@ def _config(model: PreTrainedModel, number: int) -> PretrainedConfig:
     if number < 1 or number % multiple:
         below, above = multiple * (number // multiple), multiple * (number // multiple + 1)
         raise CheckpointError(
-            f"a hidden size of {number} can't be told by the config of this {family.model_type}: it has to be a multiple "
-            f"of {multiple}, such as {max(below, least)} or {max(above, least)}"
+            f"a hidden size of {number} can't be told by the config of this {family.model_type}: it has to be a "
+            f"multiple of {multiple}, such as {max(below, least)} or {max(above, least)}"
         )
     if number < least:
         raise CheckpointError(

@@ -20,9 +20,9 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     """A new model with some of a model's layers, counted from 1; everything else is copied as it is.
 
     An encoder-decoder's layers are counted on from the encoder's to the decoder's, and each keeps at least one. What a
-    config lists layer by layer follows, and so does what a layer holds for all: T5's position biases stay with the first
-    layer kept. The weights are the original's values in memory of their own. Raises CheckpointError for a family that
-    isn't known or can't do it, and for layers that aren't there.
+    config lists layer by layer follows. What a layer holds for all stays with the first: T5's position biases. The
+    weights are the original's values in memory of their own. Raises CheckpointError for a family that isn't known or
+    can't do it, and for layers that aren't there.
     """
     facts = model.config.to_dict()
     family = anatomy.family_of(facts)

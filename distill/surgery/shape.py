@@ -23,8 +23,8 @@ _LARGEST_RECORD = 1 << 20  # bytes
 class Shape:
     """How many heads each attention has, and how many neurons each layer.
 
-    Attentions come as they are passed: an encoder's layers, then a decoder's, each with its self-attention and, where it
-    has one, its cross-attention. Heads that share a key head count each.
+    Attentions come as they are passed: an encoder's layers, then a decoder's, each with its self-attention and, where
+    it has one, its cross-attention. Heads that share a key head count each.
     """
 
     heads: tuple[int, ...]

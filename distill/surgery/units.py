@@ -27,8 +27,8 @@ def keep_units(
 
     There is a list of heads for every attention, as they are passed (see Shape), and one of neurons for every layer.
     What the config can say it says. Raises CheckpointError for a family that isn't known or can't do it, for a layer
-    that would keep nothing, for heads that break a group that shares a key head, and where attentions that share a table
-    of position biases would keep different heads.
+    that would keep nothing, for heads that break a group that shares a key head, and where attentions that share a
+    table of position biases would keep different heads.
     """
     facts = model.config.to_dict()
     anatomy.family_of(facts)
@@ -104,8 +104,8 @@ def _check(what: str, kept: Sequence[Sequence[int]], parts: Sequence[Part]) -> N
         groups = {unit // part.group for unit in units}
         if len(groups) * part.group != len(units):
             raise CheckpointError(
-                f"heads don't divide into groups: in layer {part.place + 1} each {part.group} heads, from 0 on, share a "
-                "key head and stay or go together"
+                f"heads don't divide into groups: in layer {part.place + 1} each {part.group} heads, from 0 on, share "
+                "a key head and stay or go together"
             )
         if part.table is not None and tables.setdefault(id(part.table), units) != units:
             raise CheckpointError(
