@@ -99,8 +99,13 @@ def _refuse(model: PreTrainedModel, rank: int, tokens: int, width: int) -> None:
     anatomy.family_of(facts)
     if reason := anatomy.refuse(facts, "embeddings"):
         raise CheckpointError(f"the embeddings can't be factorised: {reason}")
-    head = model.get_output_embeddings()
-    if head is not None and getattr(head, "weight", None) is model.get_input_embeddings().weight:
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(table) not in (nn.Embedding, FactorisedEmbedding):
+        raise CheckpointError(
+            f"the embeddings can't be factorised: a {type(model).__name__} keeps them in a {type(table).__name__}, "
+            "which does more than look tokens up"
+        )
+    if head is not None and getattr(head, "weight", None) is table.weight:
         raise CheckpointError(
             f"the embeddings can't be factorised: the {type(head).__name__} that a {type(model).__name__} ends in is "
             "tied to them, and needs the whole table"
