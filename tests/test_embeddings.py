@@ -170,6 +170,16 @@ def test_other_surgery_carries_it_along(narrow, data):
     assert np.abs(logits(padded, data) - logits(small, data)).max() < 1e-5
 
 
+def test_hidden_dimensions_are_taken_out_of_the_projection(narrow, data):
+    facts = narrow.model.config.to_dict()
+    follows = anatomy.table_width(facts) == anatomy.size(facts, "hidden_size")  # not where another projection does
+    left = surgery.keep_units(narrow.model, [[0, 1]] * 4, None)
+    smaller = surgery.keep_hidden(left, range(0, 32, 2))
+    table, before = smaller.get_input_embeddings(), narrow.model.get_input_embeddings()
+    assert surgery.rank_of(smaller) == RANK and torch.equal(table.weight, before.weight)
+    assert torch.equal(table.projection.weight, before.projection.weight[:: 2 if follows else 1])
+
+
 def test_the_vocabulary_is_trimmed_before_and_after(whole, narrow, data):
     lines = [line for (line,) in data.train.texts]
     after, _ = trim(narrow, Vocabulary(margin=0), data)
@@ -211,6 +221,21 @@ def test_a_rank_that_saves_nothing_is_refused(bert, rank):
     assert 20 * (len(PIECES) + 32) >= len(PIECES) * 32 > 19 * (len(PIECES) + 32)
     with pytest.raises(CheckpointError, match="only a rank of 1 to 19 makes it smaller"):
         surgery.factorise(bert.model, rank)
+
+
+def test_a_table_that_two_sides_share_is_refused(tmp_path):
+    from transformers import BartConfig, BartForSequenceClassification, OPTConfig, OPTForSequenceClassification
+
+    sizes = {"vocab_size": 50, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 16}
+    with pytest.raises(CheckpointError, match="encoder, decoder and head of an encoder-decoder share one table"):
+        surgery.factorise(BartForSequenceClassification(BartConfig(**sizes, **heads)), 4)
+    one = OPTConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, ffn_dim=16, num_attention_heads=2,
+                    word_embed_proj_dim=12)  # fmt: skip
+    model = OPTForSequenceClassification(one)
+    assert surgery.rank_of(surgery.factorise(model, 4)[0]) == 4
+    with pytest.raises(CheckpointError, match="50 × 12"):
+        surgery.factorise(model, 10)
 
 
 def test_alberts_are_factorised_already(tmp_path, data):

@@ -1,4 +1,6 @@
-"""How many heads and neurons each layer has, and the token table's rank: what a config can say of that, and the record of what it can't."""
+"""How many heads and neurons each layer has, and the rank of the token table: what a config can say, and the record of
+the rest.
+"""
 
 from __future__ import annotations
 
