@@ -62,8 +62,10 @@ class MachineClock:
         for what in whats:
             widest = max((site for site in sites if site.what == what), key=lambda site: site.units)
             layer = Checkpoint(surgery.keep_layers(now.model, [widest.place + 1]), now.tokenizer)
-            for units in _widths(widest.units, multiples[what]):
-                plans.append((what, units, _narrowed(layer, sites, widest.place, what, units, multiples)))
+            plans += [
+                (what, units, _narrowed(layer, sites, widest.place, what, units, multiples))
+                for units in _widths(widest.units, multiples[what])
+            ]
         timed = self._time([whole, now, *(block for *_, block in plans)])
         curves: dict[What, Curve] = {}
         for what in whats:
