@@ -80,9 +80,7 @@ def _find_teacher(plan: Plan, fetch: bool) -> None:
     if plan.teacher_folder is not None:
         plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
     elif plan.card is not None:
-        word = (
-            anatomy.FAMILIES[plan.card.model_type].config["layers"] if plan.card.model_type in anatomy.FAMILIES else ""
-        )
+        word = anatomy.FAMILIES[plan.card.model_type].key("layers") if plan.card.model_type in anatomy.FAMILIES else ""
         plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
         plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
         plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
@@ -235,8 +233,9 @@ def _check_layers(plan: Plan) -> None:
         raise CheckpointError(f"student.layers: {reason}")
     there = anatomy.size(config, "layers")
     if there is None:
-        raise CheckpointError(f"student.layers: the teacher's config doesn't say {family.config['layers']}")
-    anatomy.choose_layers(student.layers, student.choose, there)
+        keys = " and ".join(sorted(family.config_keys("layers")))
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
+    anatomy.with_layers(config, anatomy.choose_layers(student.layers, student.choose, there))
 
 
 def _check_pruning(plan: Plan) -> None:
@@ -294,9 +293,14 @@ def _student_config(plan: Plan) -> Config | None:
         return checkpoint.read_config(plan.student_folder)
     if choice.layers is None or plan.teacher_config is None:
         return None
-    kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
-    family = anatomy.family_of(plan.teacher_config)
-    return {**plan.teacher_config, family.config["layers"]: kept}
+    there = anatomy.size(plan.teacher_config, "layers")
+    if anatomy.refuse(plan.teacher_config, "layers") or there is None:
+        return plan.teacher_config
+    try:
+        kept = anatomy.choose_layers(choice.layers, choice.choose, there)
+        return anatomy.with_layers(plan.teacher_config, kept)
+    except CheckpointError:  # which the check of the layers tells
+        return None
 
 
 def _check_length(plan: Plan) -> None:

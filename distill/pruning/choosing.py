@@ -9,6 +9,33 @@ import torch
 from torch import Tensor
 
 from distill.pruning.importance import Importance
+from distill.pruning.sites import Site
+
+
+def choose_units(
+    found: Sequence[tuple[Site, Importance]], share: float, *, uniform: bool, multiple: int
+) -> list[list[int]]:
+    """For each site the heads or neurons that stay, rising, as `surgery.keep_units` takes them.
+
+    Sites that must keep the same heads are chosen as one, by their importance together, and lose just the share.
+    """
+    kept: dict[int, list[int]] = {}
+    free = [number for number, (site, _) in enumerate(found) if site.shared_heads is None]
+    chosen = choose([found[number][1] for number in free], share, uniform=uniform, multiple=multiple)
+    kept |= dict(zip(free, chosen, strict=True))
+    for shared in {site.shared_heads for site, _ in found if site.shared_heads is not None}:
+        together = [number for number, (site, _) in enumerate(found) if site.shared_heads == shared]
+        (units,) = choose([_summed([found[i][1] for i in together])], share, uniform=True, multiple=multiple)
+        kept |= dict.fromkeys(together, units)
+    return [site.heads(kept[number]) for number, (site, _) in enumerate(found)]
+
+
+def _summed(found: Sequence[Importance]) -> Importance:
+    """Units that go together in several sites, as one: their derivatives by one gate add up."""
+    if found[0].derivatives is None:
+        return Importance(torch.stack([importance.scores for importance in found]).sum(0))
+    derivatives = torch.stack([importance.derivatives for importance in found]).sum(0)
+    return Importance(derivatives.square().mean(0), derivatives)
 
 
 def choose(found: Sequence[Importance], share: float, *, uniform: bool, multiple: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from distill.checkpoint import Checkpoint
 from distill.data import Splits, collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
-from distill.pruning.choosing import choose
+from distill.pruning.choosing import choose_units
 from distill.pruning.importance import measure
 from distill.pruning.latency import Clock
 from distill.pruning.reconstruction import refit
@@ -99,9 +99,9 @@ def _without_units(
     found = measure(checkpoint, sites, words.by, data, rows)
     kept: dict[str, list[list[int]]] = {}
     for what in whats:
-        mine = [importance for site, importance in zip(sites, found, strict=True) if site.what == what]
+        mine = [(site, importance) for site, importance in zip(sites, found, strict=True) if site.what == what]
         multiple = words.multiple_of if what == "neurons" else 1
-        kept[what] = choose(mine, getattr(words, what), uniform=words.uniform, multiple=multiple)
+        kept[what] = choose_units(mine, getattr(words, what), uniform=words.uniform, multiple=multiple)
     smaller = surgery.keep_units(checkpoint.model, kept.get("heads"), kept.get("neurons"))
     pruned = Checkpoint(smaller.eval(), checkpoint.tokenizer)
     if words.reconstruct:
