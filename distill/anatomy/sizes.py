@@ -23,7 +23,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise CheckpointError(
             f"nothing is known about the layers of model type '{model_type}'{nearest(model_type, list(FAMILIES))} "
             f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy/families.py: where its layers, "
-            "their attention (query, key, value, output) and their neurons (up, down) are, and its config's keys for sizes"
+            "their attention (query, key, value, output) and neurons (up, down) are, and its config's keys for sizes"
         )
     return FAMILIES[model_type]
 

@@ -38,8 +38,8 @@ class Part:
     """The heads of one attention, or the neurons of one feed-forward part.
 
     `mixer` is the module whose columns they are, `width` columns each; `place` counts the model's layers from 0 over
-    all stacks. `group` heads share a key head and stay or go together. `table` is a table of position biases with a column
-    a head that the attentions of a stack share; `counts` are attributes that must follow.
+    all stacks. `group` heads share a key head and stay or go together. `table` is a table of position biases with a
+    column a head that the attentions of a stack share; `counts` are attributes that must follow.
     """
 
     place: int
