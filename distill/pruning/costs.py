@@ -34,7 +34,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Costs:
-    """A checkpoint's costs: `curves` by kind of unit and the `fixed` rest; `whole` is what the target is a share of."""
+    """A checkpoint's costs: `curves` by kind of unit and the `fixed` rest; `whole` is what the target is a share of.
+
+    A curve is that of one attention or one feed-forward part.
+    """
 
     unit: Literal["ms", "parameters", "bytes"]
     whole: float
@@ -57,15 +60,15 @@ def count(checkpoint: Checkpoint, sites: Sequence[Site], unit: Literal["paramete
     each = next(checkpoint.model.parameters()).element_size() if unit == "bytes" else 1
     curves: dict[What, Curve] = {}
     for site in sites:
-        a_unit = each * (sum(map(_of_a_row, site.makers)) + site.mixer.out_features) * site.width
-        curves[site.what] = Curve((0, site.units), (0.0, float(a_unit * site.units)))
+        made = sum(maker.module.weight.numel() + _biases(maker.module) for maker in site.makers)
+        curves[site.what] = Curve((0, site.units), (0.0, float(each * (made + site.mixing.numel()))))
     there = each * checkpoint.parameters
     fixed = there - sum(float(curves[site.what].at([site.units])[0]) for site in sites)
     return Costs(unit, whole, fixed, curves)
 
 
-def _of_a_row(linear: nn.Linear) -> int:
-    return linear.in_features + (linear.bias is not None)
+def _biases(module: nn.Module) -> int:
+    return 0 if module.bias is None else module.bias.numel()
 
 
 def options(site: Site, multiple: int) -> np.ndarray:

@@ -15,14 +15,14 @@ from typing import Protocol
 
 import numpy as np
 
-from distill import surgery
+from distill import anatomy, surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.engines import GRAPHS, OnnxRuntime
 from distill.evaluation.timing import measure_latency
 from distill.export import export
 from distill.pruning.costs import Costs, Curve
-from distill.pruning.sites import Site, What
+from distill.pruning.sites import Site, What, sites_of
 from distill.recipe import settings
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,12 @@ class MachineClock:
         """What the units of `now` cost in ms; `whole` is what the target is a share of."""
         whats = list(dict.fromkeys(site.what for site in sites))
         plans: list[tuple[What, int, Checkpoint]] = []
+        blocks: dict[What, Checkpoint] = {}
         for what in whats:
             widest = max((site for site in sites if site.what == what), key=lambda site: site.units)
-            layer = Checkpoint(surgery.keep_layers(now.model, [widest.place + 1]), now.tokenizer)
+            block = blocks[what] = _block(now, widest)
             plans += [
-                (what, units, _narrowed(layer, sites, widest.place, what, units, multiples))
+                (what, units, _narrowed(block, what, units, multiples))
                 for units in _widths(widest.units, multiples[what])
             ]
         timed = self._time([whole, now, *(block for *_, block in plans)])
@@ -72,6 +73,7 @@ class MachineClock:
             mine = [(units, ms) for (kind, units, _), ms in zip(plans, timed[2:], strict=True) if kind == what]
             units, costs = zip(*mine, strict=True)
             rising = np.maximum.accumulate(np.array(costs) - costs[0])  # wider is never cheaper
+            rising /= len(sites_of(blocks[what].model, [what]))
             curves[what] = Curve(units, tuple(rising.tolist()))
             log.info(
                 "prune.to: %s a layer: %s ms", what,
@@ -111,13 +113,18 @@ def _widths(units: int, multiple: int) -> list[int]:
     return sorted(n for n in found if least <= n <= units)
 
 
-def _narrowed(
-    layer: Checkpoint, sites: Sequence[Site], place: int, what: What, units: int, multiples: dict[What, int]
-) -> Checkpoint:
-    """A layer of so many units of one kind, and of the least of the other where that one can go too."""
-    kept: dict[What, list[list[int]]] = {what: [list(range(units))]}
-    for site in sites:
-        if site.place == place and site.what != what:
-            kept[site.what] = [list(range(min(multiples[site.what], site.units)))]
-    smaller = surgery.keep_units(layer.model, kept.get("heads"), kept.get("neurons"))
-    return Checkpoint(smaller.eval(), layer.tokenizer)
+def _block(now: Checkpoint, widest: Site) -> Checkpoint:
+    """The layer that a site is in, alone between embeddings and head; all layers where they are of several kinds."""
+    if len(anatomy.family_of(now.model.config.to_dict()).stacks) > 1:
+        return now
+    return Checkpoint(surgery.keep_layers(now.model, [widest.place + 1]), now.tokenizer)
+
+
+def _narrowed(block: Checkpoint, what: What, units: int, multiples: dict[What, int]) -> Checkpoint:
+    """A block with so many units of one kind in each site, and the least of the other where that can go too."""
+    kept: dict[What, list[list[int]]] = {}
+    for site in sites_of(block.model, list(multiples)):
+        number = units if site.what == what else multiples[site.what]
+        kept.setdefault(site.what, []).append(site.heads(range(min(number, site.units))))
+    smaller = surgery.keep_units(block.model, kept.get("heads"), kept.get("neurons"))
+    return Checkpoint(smaller.eval(), block.tokenizer)

@@ -11,6 +11,10 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
 
 from distill import anatomy, surgery
 from distill import checkpoint as checkpoints
@@ -18,6 +22,8 @@ from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.errors import CheckpointError
 from distill.pruning.choosing import removal
+from distill.pruning.compensation import moments
+from distill.pruning.compensation import removal as compensated
 from distill.pruning.costs import count, options, share_out
 from distill.pruning.importance import measure
 from distill.pruning.latency import Clock, MachineClock
@@ -37,6 +43,8 @@ def to_target(
     for; the target is a share of what `whole` has. Raises CheckpointError when it can't be reached.
     """
     target, whats = words.to, kinds(now.model.config.to_dict())
+    if any(site.shared_heads is not None for site in sites_of(now.model, whats)):
+        whats = ["neurons"]  # heads that share a table of position biases go in all layers or none: a share says that
     sites = sites_of(now.model, whats)
     multiples: dict[What, int] = {what: words.multiple_of if what == "neurons" else 1 for what in whats}
     if target.word == "latency":
@@ -48,8 +56,7 @@ def to_target(
         costs = count(now, sites, "parameters", whole.parameters)
     least = [int(options(site, multiples[site.what])[0]) for site in sites]
     _require_reachable(costs.total(sites, least) / costs.whole, target, words)
-    found = measure(now, sites, words.by, data, rows)
-    going = [removal(importance) for importance in found]
+    going = _going(now, sites, words, multiples, data, rows)
     budget, best, tried = target.share * costs.whole, None, set()
     for _ in range(_TRIES):
         numbers = (
@@ -79,7 +86,27 @@ def to_target(
     return best[1]
 
 
-def kinds(facts: dict) -> list[What]:
+def _going(
+    now: Checkpoint,
+    sites: Sequence[Site],
+    words: settings.Prune,
+    multiples: dict[What, int],
+    data: Splits,
+    rows: Sequence[int],
+) -> list[tuple[list[int], np.ndarray]]:
+    """For each site the order in which its units go, and what is lost by so many: with what a refit makes up for,
+    where `by: fisher` is refitted.
+    """
+    if words.by == "fisher" and words.reconstruct:
+        found = moments(now, sites, data, rows)
+        return [
+            compensated(site, *both, multiples[site.what])
+            for site, both in zip(tqdm(sites, desc="choose", leave=False), found, strict=True)
+        ]
+    return [removal(importance) for importance in measure(now, sites, words.by, data, rows)]
+
+
+def kinds(facts: dict[str, Any]) -> list[What]:
     """What a family can lose for a target. Raises CheckpointError for one that can lose neither heads nor neurons."""
     reasons = {what: anatomy.refuse(facts, what) for what in ("heads", "neurons")}
     if all(reasons.values()):
@@ -90,7 +117,7 @@ def kinds(facts: dict) -> list[What]:
 def _keep(now: Checkpoint, sites: Sequence[Site], kept: Sequence[Sequence[int]]) -> Checkpoint:
     by_kind: dict[What, list[list[int]]] = {}
     for site, units in zip(sites, kept, strict=True):
-        by_kind.setdefault(site.what, []).append(list(units))
+        by_kind.setdefault(site.what, []).append(site.heads(units))
     smaller = surgery.keep_units(now.model, by_kind.get("heads"), by_kind.get("neurons"))
     return Checkpoint(smaller.eval(), now.tokenizer)
 
