@@ -277,6 +277,15 @@ def test_prune_factorises_what_is_left_of_the_vocabulary(whole, data, caplog):
     assert surgery.rank_of(again.model) == RANK
 
 
+def test_a_target_counts_what_factorising_saves(bert, data):
+    words = {"to": {"parameters": 0.6}, "examples": 24}
+    plain, smaller = prune(bert, Prune(**words), data=data), prune(bert, Prune(**words, embeddings=RANK), data=data)
+    assert surgery.rank_of(smaller.model) == RANK and smaller.parameters <= 0.6 * bert.parameters
+    assert sum(surgery.shape_of(smaller.model).neurons) >= sum(surgery.shape_of(plain.model).neurons)
+    first, *rest = [step for step in Prune(embeddings=6, gradually={}, **words).rounds() if isinstance(step, Prune)]
+    assert first.embeddings == 6 and all(step.embeddings is None for step in rest)
+
+
 def test_a_recipe_factorises_recovers_and_ships(recipe_file, tmp_path, without_memory):
     steps = [
         {"prune": {"embeddings": RANK, "examples": 40}},

@@ -19,8 +19,10 @@ from distill.errors import CheckpointError
 from distill.pruning.choosing import choose_units
 from distill.pruning.embeddings import narrow
 from distill.pruning.importance import measure
+from distill.pruning.latency import Clock
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import sites_of
+from distill.pruning.targets import to_target
 from distill.pruning.vocabulary import trim
 from distill.recipe import settings
 from distill.signals import read, tensors
@@ -30,14 +32,17 @@ _RELOADED = 1e-6
 _PADDED = 1e-4  # largest difference of logits, as a share of their largest value (at least 1)
 
 
-def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Checkpoint:
+def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock: Clock | None = None) -> Checkpoint:
     """A checkpoint without its least important layers, heads, neurons and tokens, its embeddings factorised; the one
     given stays as it was.
 
-    Importance is measured on training texts alone. In the end the result is saved, loaded again, and padded for stock
-    transformers, and must answer alike each time. Raises CheckpointError for a family that can't do it, or when
-    everything would go.
+    Importance is measured on training texts alone. A target in latency is measured by `clock`, this machine's engine
+    when not said. In the end the result is saved, loaded again, and padded for stock transformers, and must answer
+    alike each time. Raises CheckpointError for a family that can't do it, when everything would go, or for a target
+    that can't be reached.
     """
+    if words.gradually is not None:
+        raise CheckpointError("prune.gradually: a recipe's word for several steps; carry out words.rounds() in turn")
     facts = checkpoint.model.config.to_dict()
     for what in ("heads", "neurons", "layers", "embeddings"):
         if getattr(words, what) is not None and (reason := anatomy.refuse(facts, what)):
@@ -46,15 +51,17 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Che
     pruned = checkpoint.copy()
     if words.layers is not None:
         pruned = _without_layers(pruned, words.layers, data, rows)
-    whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
-    if whats:
-        pruned = _without_units(pruned, whats, words, data, rows)
     if words.vocabulary is not None:
         pruned, told = trim(pruned, words.vocabulary, data)
         log.info("vocabulary: %s", told)
-    if words.embeddings is not None:  # of the tokens that are left
+    if words.embeddings is not None:  # of the tokens that are left, and before what is refitted
         pruned, told = narrow(pruned, words.embeddings, data)
         log.info("embeddings: %s", told)
+    whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
+    if words.to is not None:
+        pruned = to_target(pruned, checkpoint, words, data, rows, clock)
+    elif whats:
+        pruned = _without_units(pruned, whats, words, data, rows)
     _check(pruned, data, rows)
     shape = surgery.shape_of(pruned.model)
     log.info(
