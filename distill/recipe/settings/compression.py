@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings.base import Settings, Share, short
 from distill.recipe.settings.training import Distill
 
 
+class Calibration(Settings):
+    """The texts on which static activation ranges are measured."""
+
+    split: Literal["train", "validation"] = Field("train", description="where they come from; never the test split")
+    examples: int = Field(256, ge=1, description="how many")
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _not_the_test(cls, split: Any) -> Any:
+        if split == "test":
+            raise ValueError("what chooses ranges must not see the examples that score; take train")
+        return split
+
+
 class Quantize(Settings):
     """Export to ONNX, then store weights in fewer bits. Comes last."""
 
-    weights: Literal["int8"] = Field("int8", description="what the weights, the embedding table included, become")
+    weights: Literal["int8", "int4"] = Field("int8", description="what the weights become")
+    embeddings: Literal["int8", "int4"] | None = Field(
+        None, description="what the embedding tables become, with a scale a row or group; like the weights if unset"
+    )
+    activations: Literal["static", "token"] = Field(
+        "static",
+        description="how int8 activations are scaled: by ranges measured beforehand, which is fastest, or each token "
+        "by its own values; with int4 weights always by token",
+    )
+    calibration: Annotated[Calibration, short("examples")] = Field(
+        default_factory=Calibration, description="the texts on which static ranges are measured"
+    )
+    group: Literal[16, 32, 64, 128] = Field(32, description="how many 4-bit weights share a scale")
+    changed: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of validation answers that may change before sensitive layers are left in more bits",
+    )
 
 
 class Vocabulary(Settings):
