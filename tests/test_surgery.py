@@ -123,7 +123,7 @@ def some(model, what: str, *, uneven: bool) -> list[list[int]]:
     kept, generator = [], torch.Generator().manual_seed(5)
     shared: dict[int, list[int]] = {}
     for number, site in enumerate(sites_of(model, [what])):
-        keep = site.units // 2 + (number % 2 if uneven else 0)
+        keep = site.units // 2 + (number // 2 % 2 if uneven else 0)
         units = site.heads(sorted(torch.randperm(site.units, generator=generator)[:keep].tolist()))
         kept.append(units if site.shared_heads is None else shared.setdefault(site.shared_heads, units))
     return kept
