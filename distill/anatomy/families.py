@@ -185,12 +185,13 @@ _MARIAN = replace(
 
 
 def _t5_attention(path: str, *, biased: bool) -> Attention:
+    """T5's first cross-attention makes a bias of zeros for all of them: one head wide it suits any number of heads."""
     return Attention(
         query=f"{path}.q",
         key=f"{path}.k",
         value=f"{path}.v",
         output=f"{path}.o",
-        counts={f"{path}.n_heads": "heads", f"{path}.inner_dim": "width"},
+        counts={f"{path}.n_heads": "heads" if biased else "one", f"{path}.inner_dim": "width"},
         biased=biased,
     )
 

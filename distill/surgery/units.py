@@ -64,6 +64,8 @@ def reshape(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
         for part, number in zip(parts, counts, strict=True):
             if number != part.units:
                 part.keep(range(number))
+            else:
+                part.follow()
     return tell_config(model)
 
 
