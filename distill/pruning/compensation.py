@@ -8,17 +8,18 @@ columns; Martens and Grosse 2015 for the independence). Nothing is trained: the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.losses import LOSSES
 from distill.pruning.importance import batches
-from distill.pruning.sites import Site, watched
+from distill.pruning.sites import Site
 from distill.signals import read
 
 _RIDGE = 1e-2  # of the mean square of an input, as in the refit
@@ -35,19 +36,16 @@ def moments(
     sums: list[list[Tensor]] = [[] for _ in sites]
     tokens = 0
 
-    def keep(number: int, inputs: Tensor, outputs: Tensor) -> None:
-        given[number], made[number] = inputs.detach(), outputs
-
     for batch in batches(checkpoint, data, rows, "importance"):
         real = batch["attention_mask"].bool().flatten()
         tokens += int(real.sum())
         labels = batch["labels"]
         shaped = labels.float().unsqueeze(-1) if task.problem == "regression" else labels
-        with watched(sites, keep), torch.enable_grad():
+        with _kept(sites, given, made), torch.enable_grad():
             loss = LOSSES[task.hard_loss](read(model, batch).logits, shaped) * len(labels)
             slopes = torch.autograd.grad(loss, made)
         for number, slope in enumerate(slopes):
-            parts = [part[real].float() for part in (given[number], slope)]
+            parts = [part.flatten(0, -2)[real].float() for part in (given[number], slope)]
             squares = [(part.T @ part).cpu() for part in parts]
             if sums[number]:
                 for total, square in zip(sums[number], squares, strict=True):
@@ -55,6 +53,24 @@ def moments(
             else:
                 sums[number] = squares
     return [(inputs / tokens, slopes / len(rows)) for inputs, slopes in sums]
+
+
+@contextlib.contextmanager
+def _kept(sites: Sequence[Site], given: list[Tensor | None], made: list[Tensor | None]) -> Iterator[None]:
+    """Keeps what goes into each mixer, and what comes out of it as the loss is derived by it."""
+
+    def keep(number: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+            given[number], made[number] = inputs[0].detach(), outputs
+
+        return hook
+
+    hooks = [site.mixer.register_forward_hook(keep(number)) for number, site in enumerate(sites)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def removal(site: Site, inputs: Tensor, slopes: Tensor, multiple: int) -> tuple[list[int], np.ndarray]:

@@ -107,7 +107,7 @@ def share_out(
 def _knapsack(lost: Sequence[np.ndarray], spent: Sequence[np.ndarray], room: float) -> list[int]:
     """One choice a site, the least loss within the room; what is over is spent choice by choice on the best bargain."""
     floors = [float(cost[0]) for cost in spent]
-    part = max(room - sum(floors), 0.0) / _BINS or 1.0
+    part = max(room - sum(floors), 1e-9 * max(room, 1.0)) / _BINS
     best, picks = np.zeros(_BINS + 1), []
     for loss, cost, floor in zip(lost, spent, floors, strict=True):
         found, pick = np.full(_BINS + 1, np.inf), np.zeros(_BINS + 1, dtype=np.int64)

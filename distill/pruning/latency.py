@@ -7,7 +7,6 @@ machine's mood falls on all alike. A width's cost is what it takes longer than t
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,16 +43,13 @@ class Clock(Protocol):
 
 @dataclass
 class MachineClock:
-    """ONNX Runtime in fp32 on this machine, on batches of one shape."""
+    """ONNX Runtime in fp32 on this machine, on batches of one shape; `folder` holds the graphs."""
 
     words: settings.Target
     data: Splits
+    folder: Path
     rounds: int = _ROUNDS
     _graphs: dict[int, tuple[Checkpoint, Path]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Graphs are kept for as long as the clock is."""
-        self._scratch = tempfile.TemporaryDirectory(prefix="distill-latency-")
 
     def table(self, whole: Checkpoint, now: Checkpoint, sites: Sequence[Site], multiples: dict[What, int]) -> Costs:
         """What the units of `now` cost in ms; `whole` is what the target is a share of."""
@@ -100,7 +96,7 @@ class MachineClock:
     def _graph(self, checkpoint: Checkpoint) -> Path:
         """A checkpoint's graph, exported once."""
         if (kept := self._graphs.get(id(checkpoint))) is None:
-            folder = Path(self._scratch.name) / str(len(self._graphs))
+            folder = self.folder / str(len(self._graphs))
             folder.mkdir()
             kept = self._graphs[id(checkpoint)] = (checkpoint, export(checkpoint, folder / GRAPHS["onnx-fp32"]))
         return kept[1]

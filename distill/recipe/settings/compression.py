@@ -116,6 +116,9 @@ class Prune(Settings):
 
     heads: Share | None = Field(None, description="share of the attention heads to take out")
     neurons: Share | None = Field(None, description="share of the feed-forward neurons to take out")
+    hidden_size: Share | None = Field(
+        None, description="share of the hidden dimensions to take out, with the heads that there is no room for then"
+    )
     layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
     vocabulary: Annotated[Vocabulary, short("keep")] | None = Field(
         None, description="trim the vocabulary, and the embeddings with it: used, or a number of tokens"
@@ -146,15 +149,15 @@ class Prune(Settings):
 
     @model_validator(mode="after")
     def _something(self) -> Prune:
-        whats = (self.heads, self.neurons, self.layers, self.vocabulary, self.embeddings, self.to)
-        if all(given is None for given in whats):
+        words = (*_SHARES, "layers", "to", *_AT_ONCE)
+        if all(getattr(self, word) is None for word in words):
             raise ValueError(
-                "say what to take out: a share of `heads` or `neurons`, `layers`, `vocabulary`, a rank for "
-                "`embeddings`, or `to`"
+                "say what to take out: a share of `heads`, `neurons` or `hidden_size`, `layers`, `vocabulary`, a rank "
+                "for `embeddings`, or `to`"
             )
         if self.to is not None and (self.heads is not None or self.neurons is not None):
             raise ValueError("`to` decides how many heads and neurons go; leave their shares out, or leave `to` out")
-        if self.gradually is not None and all(given is None for given in (*whats[:3], self.to)):
+        if self.gradually is not None and all(getattr(self, word) is None for word in (*_SHARES, "layers", "to")):
             raise ValueError("`gradually` needs something that goes bit by bit: shares, `layers`, or `to`")
         return self
 
@@ -179,15 +182,15 @@ class Prune(Settings):
                 layers = round(self.layers * number / self.gradually.rounds)
                 told["layers"], layers_before = (layers - layers_before) or None, layers
             if number > 1:
-                told |= dict.fromkeys(_AT_ONCE & told.keys())
+                told |= dict.fromkeys(_AT_ONCE)
             before = done
             if any(told.get(word) is not None for word in (*_SHARES, "layers", "to", *_AT_ONCE)):
                 steps += [type(self)(**told), self.gradually.distill]
         return steps
 
 
-_SHARES = ("heads", "neurons")  # what goes share by share
-_AT_ONCE = {"vocabulary", "embeddings"}  # what goes in the first of several rounds
+_SHARES = ("heads", "neurons", "hidden_size")  # what goes share by share
+_AT_ONCE = ("vocabulary", "embeddings")  # what goes in the first of several rounds
 
 
 def _digits(share: float) -> float:
