@@ -72,8 +72,13 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't."""
-        import onnxruntime
+        """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't, or isn't there."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MachineError(
+                f"ONNX Runtime isn't installed or doesn't load ({error}); `pip install onnxruntime`"
+            ) from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

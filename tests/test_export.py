@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,12 @@ def test_a_graph_that_is_no_graph_is_the_machines_error(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(MachineError, match="ONNX Runtime can't open it"):
         OnnxRuntime(tmp_path / "model.onnx")
+
+
+def test_an_engine_that_is_not_installed_is_the_machines_error(quantized, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MachineError, match="ONNX Runtime isn't installed"):
+        OnnxRuntime(quantized / "model.onnx")
 
 
 def test_the_exported_model_is_left_as_it_was(bert, data, quantized):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 from tqdm.auto import tqdm
 
 from distill.data import Encoded, TokenBatches, collate
 from distill.quantization.arithmetic import activation_range
 from distill.quantization.products import Product, products_of
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _BATCH, _TOKENS = 16, 2048
 _MOST = 512  # tokens of which every number is kept
@@ -38,6 +41,8 @@ def calibrate(fp32: Path, texts: Encoded, seed: int) -> dict[str, tuple[float, f
 
 def _open(model: ir.Model) -> onnxruntime.InferenceSession:
     """The graph as it is: fusing would do away with the values that are watched."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
