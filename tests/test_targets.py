@@ -322,7 +322,7 @@ def test_the_gate_on_a_dimension_is_the_loss_s_slope(bert, data):
         assert float(found[place, 11]) == pytest.approx(slope, rel=1e-2, abs=1e-6)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "mpnet"])
 def test_hidden_dimensions_go_and_stock_transformers_loads_what_is_left(tmp_path, data, family):
     whole = load_tiny(tmp_path / "tiny", family)
     smaller = prune(whole, Prune(hidden_size=0.3, examples=24), data=data)

@@ -25,12 +25,12 @@ def choose_units(
     kept |= dict(zip(free, chosen, strict=True))
     for shared in {site.shared_heads for site, _ in found if site.shared_heads is not None}:
         together = [number for number, (site, _) in enumerate(found) if site.shared_heads == shared]
-        (units,) = choose([_summed([found[i][1] for i in together])], share, uniform=True, multiple=multiple)
+        (units,) = choose([summed([found[i][1] for i in together])], share, uniform=True, multiple=multiple)
         kept |= dict.fromkeys(together, units)
     return [site.heads(kept[number]) for number, (site, _) in enumerate(found)]
 
 
-def _summed(found: Sequence[Importance]) -> Importance:
+def summed(found: Sequence[Importance]) -> Importance:
     """Units that go together in several sites, as one: their derivatives by one gate add up."""
     if found[0].derivatives is None:
         return Importance(torch.stack([importance.scores for importance in found]).sum(0))

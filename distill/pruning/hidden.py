@@ -19,7 +19,7 @@ from distill import anatomy, surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.losses import LOSSES
-from distill.pruning.choosing import removal
+from distill.pruning.choosing import removal, summed
 from distill.pruning.importance import Importance, batches, measure
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import sites_of
@@ -57,8 +57,12 @@ def _with_room(
     if least_hidden(checkpoint.model) <= number:
         return checkpoint
     sites = sites_of(checkpoint.model, ["heads"])
+    found = measure(checkpoint, sites, words.by, data, rows)
     kept = []
-    for site, importance in zip(sites, measure(checkpoint, sites, words.by, data, rows), strict=True):
+    for site, importance in zip(sites, found, strict=True):
+        if site.shared_heads is not None:  # which keep the same heads, by their importance together
+            alike = zip(sites, found, strict=True)
+            importance = summed([theirs for other, theirs in alike if other.shared_heads == site.shared_heads])
         room = max(1, min(site.units, number // site.width))
         going, _ = removal(importance)
         kept.append(site.heads(sorted(going[len(going) - room :])))
