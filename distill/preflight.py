@@ -54,7 +54,10 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _find_student(plan, fetch)
     _read_data(plan, fetch)
     _note_idle_words(plan)
-    for check in (_check_head, _check_student_head, _check_layers, _check_pruning, _check_hidden_states, _check_length):
+    for check in (
+        _check_head, _check_student_head, _check_layers, _check_pruning, _check_ranks, _check_hidden_states,
+        _check_length,
+    ):  # fmt: skip
         try:
             check(plan)
         except DistillError as error:
@@ -80,9 +83,7 @@ def _find_teacher(plan: Plan, fetch: bool) -> None:
     if plan.teacher_folder is not None:
         plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
     elif plan.card is not None:
-        word = (
-            anatomy.FAMILIES[plan.card.model_type].config["layers"] if plan.card.model_type in anatomy.FAMILIES else ""
-        )
+        word = anatomy.FAMILIES[plan.card.model_type].key("layers") if plan.card.model_type in anatomy.FAMILIES else ""
         plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
         plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
         plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
@@ -214,7 +215,12 @@ def _note_idle_words(plan: Plan) -> None:
     if "choose" in student.model_fields_set and not isinstance(student.layers, int) and student.choose != "even":
         plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
     is_number = plan.data is not None and plan.data.task.problem == "regression"
+    if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:
+        plan.notes.append("teacher.finetune.simulate does nothing for the result: the teacher is not quantized")
     for position, step in enumerate(plan.recipe.steps):
+        training = step.distill or step.finetune
+        if training is not None and training.simulate is not None and plan.recipe.steps[-1].kind != "quantize":
+            plan.notes.append(f"steps.{position}.{step.kind}.simulate does nothing here: no `quantize` follows")
         if step.distill is None:
             continue
         logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
@@ -235,12 +241,13 @@ def _check_layers(plan: Plan) -> None:
         raise CheckpointError(f"student.layers: {reason}")
     there = anatomy.size(config, "layers")
     if there is None:
-        raise CheckpointError(f"student.layers: the teacher's config doesn't say {family.config['layers']}")
-    anatomy.choose_layers(student.layers, student.choose, there)
+        keys = " and ".join(sorted(family.config_keys("layers")))
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
+    anatomy.with_layers(config, anatomy.choose_layers(student.layers, student.choose, there))
 
 
 def _check_pruning(plan: Plan) -> None:
-    """What the student's family can't lose, and layers that all would go."""
+    """What the student's family can't lose, and shares and layers that would leave too little."""
     config = _student_config(plan)
     if config is None:
         return
@@ -249,15 +256,54 @@ def _check_pruning(plan: Plan) -> None:
         if step.prune is None:
             continue
         anatomy.family_of(config)
-        for what in ("heads", "neurons", "layers"):
-            if getattr(step.prune, what) is not None and (reason := anatomy.refuse(config, what)):
-                raise CheckpointError(f"steps.{position}.prune.{what}: {reason}")
+        where = f"steps.{position}.prune"
+        refused = {what: anatomy.refuse(config, what) for what in ("heads", "neurons", "layers", "embeddings")}
+        for what, reason in {**refused, "hidden_size": anatomy.refuse(config, "hidden")}.items():
+            if getattr(step.prune, what) is not None and reason:
+                raise CheckpointError(f"{where}.{what}: {reason}")
+        if step.prune.to is not None and refused["heads"] and refused["neurons"]:
+            raise CheckpointError(f"{where}.to: {refused['neurons']}")
+        _check_something_left(config, step.prune, where)
         if step.prune.layers is not None and left is not None:
             if step.prune.layers >= left:
                 raise CheckpointError(
                     f"steps.{position}.prune.layers: {step.prune.layers} of {left} layers can't go; keep at least one"
                 )
             left -= step.prune.layers
+
+
+def _check_ranks(plan: Plan) -> None:
+    """Embeddings factorised to a rank that makes nothing smaller, as far as can be told before tokens are counted."""
+    config = _student_config(plan) or {}
+    tokens, width = config.get("vocab_size"), anatomy.table_width(config)
+    for position, step in enumerate(plan.recipe.steps):
+        if step.prune is None or not isinstance(tokens, int) or width is None:
+            continue
+        if step.prune.vocabulary is not None and isinstance(step.prune.vocabulary.keep, int):
+            tokens = min(tokens, step.prune.vocabulary.keep)
+        rank, most = step.prune.embeddings, anatomy.largest_rank(tokens, width)
+        if rank is not None and rank > most:
+            raise CheckpointError(
+                f"steps.{position}.prune.embeddings: a rank of {rank} makes a table of {tokens} × {width} no smaller; "
+                f"at most {most} does"
+            )
+
+
+def _check_something_left(config: Config, words: settings.Prune, where: str) -> None:
+    """A layer keeps a head and a block of neurons: a share that leaves less than that can't be meant."""
+    for what, least in (("heads", 1), ("neurons", words.multiple_of)):
+        share, there = getattr(words, what), anatomy.size(config, what)
+        if share is None or there is None:
+            continue
+        least = min(least, there)
+        if there * (1 - share) < least / 2:
+            raise CheckpointError(
+                f"{where}.{what}: {share:g} of {there} {what} a layer leaves nothing, but each layer keeps {least} at "
+                f"least; take out {1 - least / there:.3g} at most, or whole `layers`"
+            )
+    hidden = anatomy.size(config, "hidden_size")
+    if words.hidden_size is not None and hidden is not None and hidden * (1 - words.hidden_size) < 1:
+        raise CheckpointError(f"{where}.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves none of them")
 
 
 def _check_hidden_states(plan: Plan) -> None:
@@ -269,6 +315,9 @@ def _check_hidden_states(plan: Plan) -> None:
     student, config = _student_config(plan), plan.teacher_config
     if not asked or student is None or config is None:
         return
+    for facts in (student, config):
+        if reason := anatomy.refuse(facts, "hidden_states"):
+            raise CheckpointError(f"imitate.hidden_states: {reason}")
     counts = [anatomy.size(facts, "layers") for facts in (student, config)]
     for term in asked:
         if None not in counts:
@@ -294,9 +343,15 @@ def _student_config(plan: Plan) -> Config | None:
         return checkpoint.read_config(plan.student_folder)
     if choice.layers is None or plan.teacher_config is None:
         return None
-    kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
-    family = anatomy.family_of(plan.teacher_config)
-    return {**plan.teacher_config, family.config["layers"]: kept}
+    family, there = anatomy.family_of(plan.teacher_config), anatomy.size(plan.teacher_config, "layers")
+    if len(family.stacks) == 1 or there is None:
+        kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
+        return {**plan.teacher_config, family.key("layers"): kept}
+    try:
+        kept = anatomy.choose_layers(choice.layers, choice.choose, there)
+        return anatomy.with_layers(plan.teacher_config, kept)
+    except CheckpointError:  # which the check of the layers tells
+        return None
 
 
 def _check_length(plan: Plan) -> None:

@@ -61,7 +61,8 @@ def export(checkpoint: Checkpoint, path: Path) -> Path:
         model, {"input_ids": sample, "attention_mask": shown, "token_type_ids": torch.zeros_like(sample)}
     )
     names = list(given)
-    fold = model.config.model_type in anatomy.FAMILIES
+    family = anatomy.FAMILIES.get(model.config.model_type)
+    fold = family is not None and family.kind == "encoder" and not any(stack.lists for stack in family.stacks)
     with torch.inference_mode():
         states = len(model(**given, output_hidden_states=True).hidden_states)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}

@@ -54,10 +54,9 @@ def batches(checkpoint: Checkpoint, data: Splits, rows: Sequence[int], title: st
 
 def _magnitude(site: Site) -> Tensor:
     """The product of the norms of what makes a unit and of what mixes it in, relative to the layer's mean."""
-    made = sum(maker.weight.detach().square().sum(1).view(-1, site.width).sum(1) for maker in site.makers)
-    mixed = site.mixer.weight.detach().square().sum(0).view(-1, site.width).sum(1)
-    scores = (made * mixed).sqrt()
-    return (scores / scores.mean()).cpu()
+    mixed = site.mixing.detach().float().square().sum(0).view(-1, site.width).sum(1)
+    scores = (site.made() * mixed.cpu()).sqrt()
+    return scores / scores.mean()
 
 
 @torch.no_grad()
@@ -69,7 +68,7 @@ def _activations(checkpoint: Checkpoint, sites: Sequence[Site], data: Splits, ro
     def add(number: int, given: Tensor, _: Tensor) -> None:
         site = sites[number]
         kept = given[real].float().view(-1, site.units, site.width)
-        weights = site.mixer.weight.detach().float().view(-1, site.units, site.width)
+        weights = site.mixing.detach().float().reshape(-1, site.units, site.width)
         shared = torch.einsum("oud,oue->ude", weights, weights)  # so that no output is made unit by unit
         norms = torch.einsum("nud,ude,nue->nu", kept, shared, kept).clamp(min=0).sqrt()
         sums[number] += norms.sum(0).cpu()
@@ -77,7 +76,7 @@ def _activations(checkpoint: Checkpoint, sites: Sequence[Site], data: Splits, ro
     model = checkpoint.model.eval()
     with watched(sites, add):
         for batch in batches(checkpoint, data, rows, "activations"):
-            real = batch["attention_mask"].bool()
+            real = batch["attention_mask"].bool().flatten()
             read(model, batch)
     return [scores / scores.mean() for scores in sums]
 

@@ -25,12 +25,20 @@ _MOST_TOKENS = 16384
 
 
 @torch.no_grad()
-def refit(pruned: Checkpoint, whole: Checkpoint, whats: Sequence[str], data: Splits, rows: Sequence[int]) -> None:
-    """Fits the mixers of a pruned checkpoint's sites, in place, to what the whole one's give."""
+def refit(
+    pruned: Checkpoint, whole: Checkpoint, whats: Sequence[str], data: Splits, rows: Sequence[int],
+    dims: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """Fits the mixers of a pruned checkpoint's sites, in place, to what the whole one's give: in the hidden dimensions
+    that were kept of it, where not all were.
+    """
     mine, theirs = sites_of(pruned.model, whats), sites_of(whole.model, whats)
+    tokens = int(whole.encode(data, "train").lengths[list(rows)].sum())
+    rows = rows[:: -(-tokens // _MOST_TOKENS)]  # texts of all lengths: batches come by length, the shortest first
     wanted = _outputs(whole, theirs, data, rows)
     for number, site in enumerate(tqdm(mine, desc="refit", unit="layer")):
-        _fit(site, _inputs(pruned, site, data, rows), wanted[number])
+        goal = wanted[number] if dims is None else wanted[number][:, list(dims)]
+        _fit(site, _inputs(pruned, site, data, rows), goal)
 
 
 def _outputs(whole: Checkpoint, sites: Sequence[Site], data: Splits, rows: Sequence[int]) -> list[Tensor]:
@@ -44,7 +52,7 @@ def _outputs(whole: Checkpoint, sites: Sequence[Site], data: Splits, rows: Seque
 
     with watched(sites, keep):
         for batch in batches(whole, data, rows, "whole model"):
-            real = batch["attention_mask"].bool()
+            real = batch["attention_mask"].bool().flatten()
             read(whole.model.eval(), batch)
     return [torch.cat(kept)[:_MOST_TOKENS] for kept in found]
 
@@ -59,7 +67,7 @@ def _inputs(pruned: Checkpoint, site: Site, data: Splits, rows: Sequence[int]) -
 
     with watched([site], keep, stop=True):
         for batch in batches(pruned, data, rows, f"layer {site.place + 1}"):
-            real = batch["attention_mask"].bool()
+            real = batch["attention_mask"].bool().flatten()
             with contextlib.suppress(ReachedError):
                 read(pruned.model.eval(), batch)
             if sum(map(len, found)) >= _MOST_TOKENS:
@@ -68,13 +76,17 @@ def _inputs(pruned: Checkpoint, site: Site, data: Splits, rows: Sequence[int]) -
 
 
 def _fit(site: Site, given: Tensor, wanted: Tensor) -> None:
-    """Ridge regression towards the weights that are there: W + argmin ‖XΔ − (Y − XW)‖² + λ‖Δ‖²."""
-    mixer, device = site.mixer, site.mixer.weight.device
-    inputs = torch.cat([given, torch.ones(len(given), 1)], 1).double()
-    before = torch.cat([mixer.weight.T, mixer.bias.unsqueeze(0)]).double().cpu()
+    """Ridge regression towards the weights that are there: W + argmin ‖XΔ − (Y − XW)‖² + λ‖Δ‖², and the bias."""
+    mixer, weight = site.mixer, site.mixing
+    inputs = given.double()
+    before = weight.T.double().cpu()
+    if mixer.bias is not None:
+        inputs = torch.cat([inputs, torch.ones(len(given), 1, dtype=torch.float64)], 1)
+        before = torch.cat([before, mixer.bias.unsqueeze(0).double().cpu()])
     left = wanted.double() - inputs @ before
     gram = inputs.T @ inputs
     gram.diagonal().add_(_RIDGE * float(gram.diagonal().mean()))
-    fitted = before + torch.linalg.solve(gram, inputs.T @ left)
-    mixer.weight.copy_(fitted[:-1].T.float().to(device))
-    mixer.bias.copy_(fitted[-1].float().to(device))
+    fitted = (before + torch.linalg.solve(gram, inputs.T @ left)).to(weight)
+    weight.copy_(fitted[: weight.shape[1]].T)
+    if mixer.bias is not None:
+        mixer.bias.copy_(fitted[-1])

@@ -1,7 +1,7 @@
-"""Where a layer's heads and neurons come together: the inputs of two Linear modules, watched and gated from outside.
+"""Where a layer's heads and neurons come together: the inputs of modules, watched and gated from outside.
 
 transformers 5 takes no head mask, so gates are hooks of our own on the module that mixes the heads (`output`) and on
-the one that mixes the neurons (`down`).
+the one that mixes the neurons (`down`). Heads that share a key head are one unit.
 """
 
 from __future__ import annotations
@@ -15,42 +15,73 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill import anatomy, surgery
+from distill import surgery
+from distill.surgery.modules import Mixing, ranges, takes, weights
+from distill.surgery.parts import Maker, Part, attentions_of, neurons_of
 
 What = Literal["heads", "neurons"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """One layer's heads or neurons: `mixer` is the Linear whose input holds `units` groups of `width` columns."""
+    """One attention's heads or one layer's neurons: `mixer` is the module whose input holds `units` groups of `width`
+    columns.
+
+    `group` heads, which share a key head, are one unit. Sites with the same `shared_heads` add one table of position
+    biases to their scores, and must keep the same heads.
+    """
 
     place: int
     what: What
-    mixer: nn.Linear
-    makers: tuple[nn.Linear, ...]
+    mixer: Mixing
+    makers: tuple[Maker, ...]
     width: int
+    group: int = 1
+    shared_heads: int | None = None
 
     @property
     def units(self) -> int:
-        """How many heads or neurons there are."""
-        return self.mixer.in_features // self.width
+        """How many units there are."""
+        return takes(self.mixer) // self.width
 
     def columns(self, units: Sequence[int]) -> Tensor:
         """The columns of some units."""
-        return torch.tensor([unit * self.width + i for unit in units for i in range(self.width)])
+        return ranges(units, self.width)
+
+    def heads(self, units: Sequence[int]) -> list[int]:
+        """The heads (or neurons) that some units are, as `surgery.keep_units` takes them."""
+        return [unit * self.group + i for unit in units for i in range(self.group)]
+
+    @property
+    def mixing(self) -> Tensor:
+        """The mixer's weight as (outputs, units · width), in the memory of its own."""
+        return weights(self.mixer)
+
+    def made(self) -> Tensor:
+        """The sum of squares of the weights that make each unit, (units,)."""
+        sums = torch.zeros(self.units)
+        for maker in self.makers:
+            rows = weights(maker.module).detach().float().square().sum(1).view(maker.parts, self.units, -1)
+            sums += rows.sum((0, 2)).cpu()
+        return sums
 
 
 def sites_of(model: PreTrainedModel, whats: Sequence[What]) -> list[Site]:
-    """Every site of a model, in the order in which they are passed: heads before neurons in each layer."""
-    layer = anatomy.family_of(model.config.to_dict()).layer
+    """Every site of a model, in the order in which they are passed: an encoder's layers before a decoder's, and in each
+    its self-attention, its cross-attention, its neurons.
+    """
+    attentions = attentions_of(model) if "heads" in whats else []
+    neurons = neurons_of(model) if "neurons" in whats else []
+    tables = {id(part.table): part.stack for part in attentions if part.table is not None}
     found = []
-    for place, each in enumerate(surgery.layers_of(model)):
-        if "heads" in whats:
-            makers = tuple(each.get_submodule(name) for name in (layer.query, layer.key, layer.value))
-            found.append(Site(place, "heads", each.get_submodule(layer.output), makers, surgery.head_width(model)))
-        if "neurons" in whats:
-            found.append(Site(place, "neurons", each.get_submodule(layer.down), (each.get_submodule(layer.up),), 1))
+    for place in range(len(surgery.layers_of(model))):
+        for what, parts in (("heads", attentions), ("neurons", neurons)):
+            found += [_site(what, part, tables.get(id(part.table))) for part in parts if part.place == place]
     return found
+
+
+def _site(what: What, part: Part, shared: int | None) -> Site:
+    return Site(part.place, what, part.mixer, part.makers, part.width * part.group, part.group, shared)
 
 
 @contextlib.contextmanager
@@ -59,7 +90,12 @@ def gated(sites: Sequence[Site], examples: int, device: torch.device) -> Iterato
     gates = [torch.ones(examples, site.units, device=device, requires_grad=True) for site in sites]
 
     def multiply(site: Site, gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        return lambda _, given: (given[0] * gate.repeat_interleave(site.width, 1).unsqueeze(1), *given[1:])
+        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            wide = gate.repeat_interleave(site.width, 1).unsqueeze(1)
+            states = given[0].view(examples, -1, given[0].shape[-1])  # OPT puts the tokens of all texts in one row
+            return (states * wide).view_as(given[0]), *given[1:]
+
+        return hook
 
     hooks = [
         site.mixer.register_forward_pre_hook(multiply(site, gate)) for site, gate in zip(sites, gates, strict=True)
@@ -79,11 +115,14 @@ class ReachedError(Exception):
 def watched(
     sites: Sequence[Site], tell: Callable[[int, Tensor, Tensor], None], *, stop: bool = False
 ) -> Iterator[None]:
-    """Tells what goes into each site's mixer and what comes out, by the site's number; `stop` ends the pass there."""
+    """Tells what goes into each site's mixer and what comes out, by the site's number; `stop` ends the pass there.
+
+    Both are (tokens of all texts, width).
+    """
 
     def see(number: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-            tell(number, given[0], made)
+            tell(number, given[0].flatten(0, -2), made.flatten(0, -2))
             if stop:
                 raise ReachedError
 

@@ -21,7 +21,7 @@ _MEASURED = re.compile(
     r"|^(dim|d_\w+|n_embd|n_inner)$"
 )
 _MUST = ("vocab_size", "num_labels", "num_attention_heads", "n_heads", "intermediate_size", "hidden_dim")
-_CORE = {*_MUST, *(key for family in anatomy.FAMILIES.values() for key in family.config.values())}
+_CORE = {*_MUST, *(key for family in anatomy.FAMILIES.values() for key in family.config_keys())}
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:
@@ -85,9 +85,12 @@ def estimate_parameters(config: Mapping[str, Any]) -> int:
     width, layers = anatomy.size(config, "hidden_size") or 0, anatomy.size(config, "layers") or 0
     inner = next((_whole(config.get(key)) for key in ("intermediate_size", "hidden_dim", "d_ff") if config.get(key)), 0)
     family = anatomy.FAMILIES.get(str(config.get("model_type")))
+    if family is not None:
+        inner = anatomy.size(config, "neurons") or 0
     if family is not None and family.shared is not None:
         layers = min(layers, max(1, _whole(config.get(family.shared))))
-    positions = _whole(config.get(family.config["positions"])) if family else 0  # others may compute theirs
+    learned = family is not None and family.learned_positions  # others may compute theirs
+    positions = _whole(config.get(family.config["positions"])) if learned else 0
     rows = _whole(config.get("vocab_size")) + _whole(config.get("type_vocab_size")) + positions
     narrow = _whole(config.get("embedding_size")) or width
     return rows * narrow + layers * (4 * width * width + 2 * width * (inner or 4 * width))
@@ -111,7 +114,7 @@ def _most(key: str) -> int | None:
     if key == "num_labels":
         return MOST_LABELS
     word = next(
-        (word for word in anatomy.LARGEST if any(key == f.config[word] for f in anatomy.FAMILIES.values())), None
+        (word for word in anatomy.LARGEST if any(key in f.config_keys(word) for f in anatomy.FAMILIES.values())), None
     )
     if word is not None:
         return anatomy.LARGEST[word]

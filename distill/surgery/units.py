@@ -1,4 +1,4 @@
-"""Taking parts out of a real module: layers, heads, neurons. Who asked for it, and why, is not known here.
+"""Taking heads and neurons out of a model's layers, and padding what is left for stock transformers.
 
 Layers may differ in what they keep. What a config can't say of that stands in a shape record beside the weights.
 """
@@ -6,11 +6,7 @@ Layers may differ in what they keep. What a config can't say of that stands in a
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,215 +15,128 @@ from transformers import PreTrainedModel
 
 from distill import anatomy
 from distill.errors import CheckpointError
-
-RECORD = "shape.json"
-_SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How many heads and neurons each layer has."""
-
-    heads: tuple[int, ...]
-    neurons: tuple[int, ...]
-
-
-def layers_of(model: PreTrainedModel) -> list[nn.Module]:
-    """A model's layers, from the first to the last. Raises CheckpointError for a family that isn't known."""
-    return list(model.base_model.get_submodule(anatomy.family_of(model.config.to_dict()).stack))
-
-
-def head_width(model: PreTrainedModel) -> int:
-    """Dimensions of one head, which no pruning changes."""
-    facts = model.config.to_dict()
-    return anatomy.size(facts, "hidden_size") // anatomy.size(facts, "heads")
-
-
-def shape_of(model: PreTrainedModel) -> Shape:
-    """The shape that a model has."""
-    layer, width = anatomy.family_of(model.config.to_dict()).layer, head_width(model)
-    layers = layers_of(model)
-    return Shape(
-        tuple(each.get_submodule(layer.query).out_features // width for each in layers),
-        tuple(each.get_submodule(layer.up).out_features for each in layers),
-    )
-
-
-def shape_in_config(config: dict[str, Any]) -> Shape:
-    """The shape that a config says."""
-    layers = anatomy.size(config, "layers")
-    return Shape((anatomy.size(config, "heads"),) * layers, (anatomy.size(config, "neurons"),) * layers)
-
-
-def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A new model with some of a model's layers, counted from 1; everything else is copied as it is.
-
-    The weights are the original's values in memory of their own. Raises CheckpointError for a family that isn't known
-    or can't do it.
-    """
-    facts = model.config.to_dict()
-    family = anatomy.family_of(facts)
-    if reason := anatomy.refuse(facts, "layers"):
-        raise CheckpointError(f"layers can't be left out: {reason}")
-    config = copy.deepcopy(model.config)
-    setattr(config, family.config["layers"], len(layers))
-    smaller = type(model)(config)
-    if anatomy.refuse(facts, "neurons") is None:
-        shape = shape_of(model)
-        reshape(smaller, Shape(*(tuple(counts[i - 1] for i in layers) for counts in (shape.heads, shape.neurons))))
-    stack = re.compile(rf"^{re.escape(f'{model.base_model_prefix}.{family.stack}')}\.(\d+)\.")
-    new_place = {old - 1: new for new, old in enumerate(layers)}
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        found = stack.match(name)
-        if found is None:
-            weights[name] = tensor
-        elif int(found[1]) in new_place:
-            start, end = found.span(1)
-            weights[f"{name[:start]}{new_place[int(found[1])]}{name[end:]}"] = tensor
-    smaller.load_state_dict(weights)
-    return smaller.to(model.device, model.dtype).eval()
+from distill.surgery.embeddings import multiply_out, narrow_table
+from distill.surgery.modules import ranges
+from distill.surgery.parts import Part, attentions_of, keep_in_tables, neurons_of
+from distill.surgery.shape import Shape, misfit, tell_config
 
 
 def keep_units(
     model: PreTrainedModel, heads: Sequence[Sequence[int]] | None, neurons: Sequence[Sequence[int]] | None
 ) -> PreTrainedModel:
-    """A new model with some of each layer's heads and neurons, counted from 0; None keeps them all.
+    """A new model with some of each attention's heads and each layer's neurons, counted from 0; None keeps them all.
 
-    Where all layers keep the same number of neurons the config says it. Raises CheckpointError for a family that isn't
-    known or can't do it, and for a layer that would keep nothing.
+    There is a list of heads for every attention, as they are passed (see Shape), and one of neurons for every layer.
+    What the config can say it says. Raises CheckpointError for a family that isn't known or can't do it, for a layer
+    that would keep nothing, for heads that break a group that shares a key head, and where attentions that share a
+    table of position biases would keep different heads.
     """
     facts = model.config.to_dict()
-    layer, width = anatomy.family_of(facts).layer, head_width(model)
+    anatomy.family_of(facts)
     for what, kept in (("heads", heads), ("neurons", neurons)):
         if kept is not None and (reason := anatomy.refuse(facts, what)):
             raise CheckpointError(f"{what} can't be left out: {reason}")
         if kept is not None and not all(kept):
             raise CheckpointError(f"a layer would keep no {what}; keep at least one")
     smaller = copy.deepcopy(model)
-    for place, each in enumerate(layers_of(smaller)):
-        if heads is not None:
-            rows = torch.tensor([head * width + i for head in heads[place] for i in range(width)])
-            for name in (layer.query, layer.key, layer.value):
-                _keep_rows(each.get_submodule(name), rows)
-            _keep_columns(each.get_submodule(layer.output), rows)
-        if neurons is not None:
-            columns = torch.tensor(list(neurons[place]))
-            _keep_rows(each.get_submodule(layer.up), columns)
-            _keep_columns(each.get_submodule(layer.down), columns)
-    return _told(smaller)
-
-
-def keep_tokens(model: PreTrainedModel, ids: Sequence[int]) -> PreTrainedModel:
-    """A new model that embeds some of a model's tokens alone, numbered anew in the order given.
-
-    Raises CheckpointError where positions hang on the padding token's id and it would change.
-    """
-    smaller = copy.deepcopy(model)
-    table = smaller.get_input_embeddings()
-    family = anatomy.FAMILIES.get(str(model.config.model_type))
-    padding = table.padding_idx
-    if padding is not None and family is not None and family.reserved_positions and list(ids).index(padding) != padding:
-        raise CheckpointError("the padding token must keep its id, because positions are counted from it")
-    rows = torch.tensor(list(ids), device=table.weight.device)
-    table.weight = nn.Parameter(table.weight.detach()[rows].clone())
-    table.num_embeddings = len(rows)
-    table.padding_idx = None if padding is None else list(ids).index(padding)
-    smaller.config.vocab_size = len(rows)
-    return smaller
+    for what, kept, parts in (
+        ("heads", heads, attentions_of(smaller) if heads is not None else []),
+        ("neurons", neurons, neurons_of(smaller) if neurons is not None else []),
+    ):
+        if kept is None:
+            continue
+        _check(what, kept, parts)
+        keep_in_tables(parts, kept)
+        for part, units in zip(parts, kept, strict=True):
+            part.keep(units)
+    return tell_config(smaller)
 
 
 def reshape(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
-    """Gives a model's layers a shape, in place; what the weights then hold is for the caller to fill in."""
-    layer, width = anatomy.family_of(model.config.to_dict()).layer, head_width(model)
-    for each, heads, neurons in zip(layers_of(model), shape.heads, shape.neurons, strict=True):
-        for name in (layer.query, layer.key, layer.value):
-            _resize(each.get_submodule(name), rows=heads * width)
-        _resize(each.get_submodule(layer.output), columns=heads * width)
-        _resize(each.get_submodule(layer.up), rows=neurons)
-        _resize(each.get_submodule(layer.down), columns=neurons)
-    return _told(model)
+    """Gives a model's layers a shape, in place; what the weights then hold is for the caller to fill in.
+
+    Raises CheckpointError for a shape that the model can't be cut to.
+    """
+    if reason := misfit(model.config.to_dict(), shape):
+        raise CheckpointError(f"the shape {reason}")
+    attentions = attentions_of(model)
+    keep_in_tables(attentions, [range(number) for number in shape.heads])
+    for parts, counts in ((attentions, shape.heads), (neurons_of(model), shape.neurons)):
+        for part, number in zip(parts, counts, strict=True):
+            if number != part.units:
+                part.keep(range(number))
+            else:
+                part.follow()
+    if shape.embeddings is not None:
+        narrow_table(model, shape.embeddings)
+    return tell_config(model)
 
 
 def pad(model: PreTrainedModel) -> PreTrainedModel:
     """A model that stock transformers loads: its layers padded with zeros to the nearest shape that a config can say.
 
-    A head or neuron of zeros adds nothing, so the logits stay what they are. The model given stays as it was.
+    A head or neuron of zeros adds nothing, so the logits stay what they are; a factorised token table is multiplied
+    out. The model given stays as it was.
     """
-    shape = shape_of(model)
-    config = copy.deepcopy(model.config)
-    facts = config.to_dict()
-    setattr(config, anatomy.family_of(facts).config["neurons"], max(shape.neurons))
-    full = type(model)(config)
-    weights = full.state_dict()
-    for name, tensor in model.state_dict().items():
-        room = weights[name]
-        if room.shape != tensor.shape:
-            room = torch.zeros_like(room)
-            room[tuple(slice(0, size) for size in tensor.shape)] = tensor
-            weights[name] = room
-        else:
-            weights[name] = tensor
-    full.load_state_dict(weights)
+    model = multiply_out(model)
+    full = like(model, model.config)
+    given, weights = model.state_dict(), full.state_dict()
+    loaded = {name: tensor for name, tensor in given.items() if weights[name].shape == tensor.shape}
+    full.load_state_dict(loaded, strict=False)
+    with torch.no_grad():
+        for parts in (attentions_of, neurons_of):
+            for mine, room in zip(parts(model), parts(full), strict=True):
+                if mine.units != room.units:
+                    _pour(mine, room)
     return full.to(model.device, model.dtype).eval()
 
 
-def write_record(model: PreTrainedModel, folder: Path) -> None:
-    """Writes the shape record where the config doesn't say the model's shape."""
-    facts = model.config.to_dict()
-    if str(facts.get("model_type")) not in anatomy.FAMILIES or anatomy.refuse(facts, "neurons"):
-        return
-    shape = shape_of(model)
-    if shape != shape_in_config(facts):
-        told = {"schema": _SCHEMA, "heads": list(shape.heads), "neurons": list(shape.neurons)}
-        (folder / RECORD).write_text(json.dumps(told) + "\n", encoding="utf-8")
+def like(model: PreTrainedModel, config: Any) -> PreTrainedModel:
+    """A model of the same class, of random weights, for a config that differs in sizes alone."""
+    made = type(model)(copy.deepcopy(config))
+    if getattr(model, "generation_config", None) is not None:
+        made.generation_config = copy.deepcopy(model.generation_config)
+    return made
 
 
-def read_record(folder: Path, config: dict[str, Any]) -> Shape | None:
-    """The shape record of a checkpoint folder; None when its config says it all. Raises CheckpointError."""
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    limits = shape_in_config(config)
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["schema"] != _SCHEMA:
-            raise ValueError("another schema")
-        shape = Shape(tuple(told["heads"]), tuple(told["neurons"]))
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a shape record ({error})") from None
-    for counts, most in ((shape.heads, limits.heads), (shape.neurons, limits.neurons)):
-        ints = all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
-        if len(counts) != len(most) or not ints or any(not 1 <= n <= m for n, m in zip(counts, most, strict=True)):
-            raise CheckpointError(f"{path}: says {list(counts)!s:.80}, which the model of this config can't be cut to")
-    return shape
+def _check(what: str, kept: Sequence[Sequence[int]], parts: Sequence[Part]) -> None:
+    if len(kept) != len(parts):
+        each = "an attention" if what == "heads" else "a layer"
+        raise CheckpointError(f"{what} are listed for {len(kept)}, but the model has {len(parts)}: give a list {each}")
+    tables: dict[int, list[int]] = {}
+    for part, units in zip(parts, kept, strict=True):
+        units = list(units)
+        if units != sorted(set(units)) or not 0 <= units[0] <= units[-1] < part.units:
+            raise CheckpointError(f"layer {part.place + 1} has {part.units} {what}, 0 and up; a list of some rises")
+        groups = {unit // part.group for unit in units}
+        if len(groups) * part.group != len(units):
+            raise CheckpointError(
+                f"heads don't divide into groups: in layer {part.place + 1} each {part.group} heads, from 0 on, share "
+                "a key head and stay or go together"
+            )
+        if part.table is not None and tables.setdefault(id(part.table), units) != units:
+            raise CheckpointError(
+                f"layer {part.place + 1} would keep other heads than the layers before it, but they share one table of "
+                "position biases with a column a head; keep the same heads in each of them"
+            )
 
 
-def _told(model: PreTrainedModel) -> PreTrainedModel:
-    """Lets attributes and config follow the shape that the layers have."""
-    family, width, shape = anatomy.family_of(model.config.to_dict()), head_width(model), shape_of(model)
-    for each, heads in zip(layers_of(model), shape.heads, strict=True):
-        for path, what in family.layer.counts.items():
-            parent, _, name = path.rpartition(".")
-            setattr(each.get_submodule(parent), name, heads if what == "heads" else heads * width)
-    setattr(model.config, family.config["neurons"], max(shape.neurons))
-    return model
+def _pour(mine: Part, room: Part) -> None:
+    """Fills a larger part with the units of a smaller one; what is over becomes zero."""
+    for small, large in zip(mine.makers, room.makers, strict=True):
+        rows = large.rows(range(mine.units), room.units)
+        for ours, theirs, axis in _pairs(small.module, large.module, outputs=True):
+            theirs.zero_().index_copy_(axis, rows.to(theirs.device), ours.to(theirs))
+    columns = ranges(range(mine.units), mine.width)
+    for ours, theirs, axis in _pairs(mine.mixer, room.mixer, outputs=False):
+        theirs.zero_().index_copy_(axis, columns.to(theirs.device), ours.to(theirs))
+    if mine.table is not None:
+        columns = torch.arange(mine.table.embedding_dim)
+        room.table.weight.zero_().index_copy_(1, columns.to(room.table.weight.device), mine.table.weight)
 
 
-def _keep_rows(linear: nn.Linear, rows: torch.Tensor) -> None:
-    linear.weight = nn.Parameter(linear.weight.detach()[rows.to(linear.weight.device)].clone())
-    if linear.bias is not None:
-        linear.bias = nn.Parameter(linear.bias.detach()[rows.to(linear.bias.device)].clone())
-    linear.out_features = len(rows)
-
-
-def _keep_columns(linear: nn.Linear, columns: torch.Tensor) -> None:
-    linear.weight = nn.Parameter(linear.weight.detach()[:, columns.to(linear.weight.device)].clone())
-    linear.in_features = len(columns)
-
-
-def _resize(linear: nn.Linear, *, rows: int | None = None, columns: int | None = None) -> None:
-    if rows is not None and rows != linear.out_features:
-        _keep_rows(linear, torch.zeros(rows, dtype=torch.int64))
-    if columns is not None and columns != linear.in_features:
-        _keep_columns(linear, torch.zeros(columns, dtype=torch.int64))
+def _pairs(small: nn.Module, large: nn.Module, *, outputs: bool) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    """The parameters of two modules that differ along their outputs or their inputs, with the axis."""
+    lies = not isinstance(small, nn.Linear)
+    found = [(small.weight, large.weight, int(lies) if outputs else 1 - int(lies))]
+    return [*found, (small.bias, large.bias, 0)] if outputs and small.bias is not None else found

@@ -26,6 +26,7 @@ from distill.disk import machine_errors
 from distill.errors import TrainingError
 from distill.recipe import settings
 from distill.signals import Signals
+from distill.simulation import simulated
 from distill.training.continuing import latest, seal
 from distill.training.record import Clock, TrainingLog, Watch
 
@@ -95,7 +96,8 @@ def fit(
             callbacks=[progress, transformers.EarlyStoppingCallback(words.patience)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        with _dropout(objective.student, words.dropout), _attention(objective.student, train):
+        model, rounded = objective.student, simulated if words.simulate == "int8" else contextlib.nullcontext
+        with _dropout(model, words.dropout), _attention(model, train), rounded(model):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         objective.eval()
         record.seconds = trainer.clock.seconds
@@ -295,6 +297,15 @@ class _Trainer(transformers.Trainer):
             raise
         rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
         self.saved = time.monotonic()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Weights that are tied are saved under each of their names, which safetensors wants apart in memory."""
+        seen: set[int] = set()
+        apart: dict[str, torch.Tensor] = {}
+        for name, tensor in (self.model.state_dict() if state_dict is None else state_dict).items():
+            apart[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+            seen.add(tensor.data_ptr())
+        super()._save(output_dir, apart)
 
     def _warn_of_negligible(self) -> None:
         """Says once of a term that stayed below one hundredth of the loss for an epoch."""

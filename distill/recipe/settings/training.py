@@ -31,6 +31,11 @@ class Training(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="what the arithmetic runs in; `auto` is bfloat16 where the hardware has it"
     )
+    simulate: Literal["int8"] | None = Field(
+        None,
+        description="train, and choose the best epoch, with every weight matrix and what enters it rounded as "
+        "`quantize` will round them (quantization-aware); the checkpoint keeps its own weights",
+    )
 
 
 class Finetune(Training):

@@ -1,0 +1,40 @@
+"""The one place that knows one family of transformers from another. Data first, and no torch at import.
+
+A family is a page of data: where its layers are, and which key of its config says which size. Code elsewhere asks
+here by our words (`layers`, `hidden_size`, `positions`) and never by a model's own names.
+"""
+
+from distill.anatomy.choosing import choose_layers, layer_map
+from distill.anatomy.families import FAMILIES
+from distill.anatomy.family import Attention, Family, Layer, Stack, Word
+from distill.anatomy.sizes import (
+    LARGEST,
+    family_of,
+    head_width,
+    heads_a_group,
+    largest_rank,
+    refuse,
+    size,
+    table_width,
+    with_layers,
+)
+
+__all__ = [
+    "FAMILIES",
+    "LARGEST",
+    "Attention",
+    "Family",
+    "Layer",
+    "Stack",
+    "Word",
+    "choose_layers",
+    "family_of",
+    "head_width",
+    "heads_a_group",
+    "largest_rank",
+    "layer_map",
+    "refuse",
+    "size",
+    "table_width",
+    "with_layers",
+]

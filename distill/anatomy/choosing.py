@@ -1,0 +1,63 @@
+"""Which layers of a teacher a student keeps, and which layer learns from which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distill.errors import CheckpointError
+
+
+def choose_layers(layers: int | list[int], choose: str, of: int) -> list[int]:
+    """Which of a teacher's layers to keep, counted from 1 and rising.
+
+    `even` spreads them and always keeps the last one (3 of 6: 2, 4, 6); `first` and `last` keep a run of layers.
+    Raises CheckpointError when there are not so many layers, or none is asked for.
+    """
+    listed = layers if isinstance(layers, list) else [layers]
+    if not listed or listed != sorted(set(listed)) or listed[0] < 1:
+        raise CheckpointError(f"student.layers: {layers}: keep at least one; a list rises, counted from 1")
+    highest = max(layers) if isinstance(layers, list) else layers
+    if highest > of:
+        asked = f"layer {highest}" if isinstance(layers, list) else f"{layers} layers"
+        raise CheckpointError(f"student.layers asks for {asked}, but the teacher has {of} layers")
+    if isinstance(layers, list):
+        return layers
+    match choose:
+        case "first":
+            return list(range(1, layers + 1))
+        case "last":
+            return list(range(of - layers + 1, of + 1))
+        case _:
+            return [round((position + 1) * of / layers) for position in range(layers)]
+
+
+def layer_map(
+    layers: str | list[int] | Mapping[int, int], student_layers: int, teacher_layers: int
+) -> list[tuple[int, int]]:
+    """Pairs (student layer, teacher layer), counted from 1; 0 is the embeddings' output.
+
+    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `last` pairs the last S of T.
+    Raises CheckpointError when a list has another length than the student has layers, or a layer isn't there.
+    """
+    if isinstance(layers, Mapping):
+        pairs = sorted((int(mine), int(theirs)) for mine, theirs in layers.items())
+    elif isinstance(layers, list):
+        if len(layers) != student_layers:
+            raise CheckpointError(
+                f"imitate.hidden_states.layers lists {len(layers)} teacher layers for a student of {student_layers}"
+            )
+        pairs = list(enumerate(layers, start=1))
+    elif layers == "last":
+        shift = teacher_layers - student_layers
+        pairs = [(mine, mine + shift) for mine in range(1, student_layers + 1) if mine + shift >= 1]
+    else:
+        pairs = [(mine, round(mine * teacher_layers / student_layers)) for mine in range(1, student_layers + 1)]
+    for mine, theirs in pairs:
+        if not (0 <= mine <= student_layers and 0 <= theirs <= teacher_layers):
+            raise CheckpointError(
+                f"imitate.hidden_states.layers pairs student layer {mine} with teacher layer {theirs}, "
+                f"but they have {student_layers} and {teacher_layers} layers"
+            )
+    if not pairs:
+        raise CheckpointError("imitate.hidden_states.layers pairs no layers")
+    return pairs

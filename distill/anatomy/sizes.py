@@ -1,0 +1,143 @@
+"""What a config says of its model, by our words and never by a model's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill.anatomy.families import FAMILIES
+from distill.anatomy.family import Family, Word
+from distill.errors import CheckpointError
+from distill.library import nearest
+
+LARGEST: Mapping[Word, int] = {
+    "layers": 1000, "hidden_size": 1_000_000, "positions": 100_000_000, "heads": 10_000, "key_value_heads": 10_000,
+    "head_width": 1_000_000, "neurons": 10_000_000,
+}  # fmt: skip  # beyond: hostile
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family of a config (as a dict). Raises CheckpointError for a model type that is not on the page."""
+    model_type = str(config.get("model_type"))
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"nothing is known about the layers of model type '{model_type}'{nearest(model_type, list(FAMILIES))} "
+            f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy/families.py: where its layers, "
+            "their attention (query, key, value, output) and neurons (up, down) are, and its config's keys for sizes"
+        )
+    return FAMILIES[model_type]
+
+
+def size(config: Mapping[str, Any], word: Word, stack: int | None = None) -> int | None:
+    """A config's number of layers, its hidden size, its positions, …; None when the family or the key is unknown.
+
+    Where a family has two stacks, `stack` says which one is meant; without it layers are all layers together, and other
+    words are the first stack's. Raises CheckpointError for what is no number, below 0 or beyond LARGEST.
+    """
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None:
+        return _number(config, word, FAMILIES["bert"].config.get(word), {})
+    if word == "layers" and stack is None:
+        counts = [size(config, word, place) for place in range(len(family.stacks))]
+        return None if None in counts else sum(counts)
+    value = _number(config, word, family.key(word, stack or 0), family.absent)
+    if value is None or word != "positions":
+        return value
+    if family.reserved_positions != "padding":
+        return value - family.reserved_positions
+    padding = config.get("pad_token_id")
+    if padding is not None and (not isinstance(padding, int) or not 0 <= padding < value):
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says {padding!r:.60} for its pad_token_id"
+        )
+    return value - (1 if padding is None else padding) - 1
+
+
+def _number(
+    config: Mapping[str, Any], word: Word, key: str | None, absent: Mapping[str, tuple[str, int]]
+) -> int | None:
+    value, factor = config.get(key), 1
+    if value is None and key in absent:
+        other, factor = absent[key]
+        value = config.get(other)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CheckpointError(f"the config of this {config.get('model_type')} says {value!r:.60} for its {word}")
+    if not 0 <= value * factor <= LARGEST[word]:
+        shown = value if abs(value) < 10**18 else "a huge number"
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says {shown} for its {word}; it can be 0 to {LARGEST[word]}"
+        )
+    return value * factor
+
+
+def head_width(config: Mapping[str, Any], stack: int = 0) -> int:
+    """Dimensions of one head, which no pruning changes. Raises CheckpointError when the config doesn't say it."""
+    told = size(config, "head_width", stack)
+    if told:
+        return told
+    hidden, heads = size(config, "hidden_size"), size(config, "heads", stack)
+    if not hidden or not heads or hidden % heads:
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says a hidden size of {hidden} and {heads} heads, which "
+            "leaves no whole number of dimensions a head"
+        )
+    return hidden // heads
+
+
+def table_width(config: Mapping[str, Any]) -> int | None:
+    """The width of a config's token table; None when the config doesn't say it."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    own = config.get(family.table_width) if family is not None and family.table_width else None
+    return own if isinstance(own, int) and not isinstance(own, bool) else size(config, "hidden_size")
+
+
+def largest_rank(tokens: int, width: int) -> int:
+    """The largest rank E for which a table V × E and a projection E × H have fewer weights than one table V × H."""
+    return max(0, tokens * width - 1) // max(1, tokens + width)
+
+
+def heads_a_group(config: Mapping[str, Any], stack: int = 0) -> int:
+    """How many query heads share a key head; 1 where each has its own. Raises CheckpointError where they don't fit."""
+    heads, keys = size(config, "heads", stack), size(config, "key_value_heads", stack)
+    if keys is None:
+        return 1
+    if not heads or not keys or heads % keys:
+        raise CheckpointError(
+            f"the config of this {config.get('model_type')} says {heads} heads and {keys} key-value heads; its heads "
+            "don't divide into groups"
+        )
+    return heads // keys
+
+
+def with_layers(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """A config with some of its layers alone, counted from 1 over all stacks; lists with an entry a layer follow.
+
+    Raises CheckpointError when a stack would keep none.
+    """
+    family, told, before = family_of(config), dict(config), 0
+    for place, stack in enumerate(family.stacks):
+        number = size(config, "layers", place) or 0
+        mine = [layer - before - 1 for layer in kept if before < layer <= before + number]
+        if not mine:
+            raise CheckpointError(
+                f"layers {before + 1} to {before + number} are all of this {family.model_type}'s "
+                f"{stack.layers.partition('.')[0]}; keep at least one of them"
+                if len(family.stacks) > 1
+                else "no layer would be left; keep at least one"
+            )
+        told[family.key("layers", place)] = len(mine)
+        for name in stack.lists:
+            if isinstance(held := config.get(name), list) and len(held) == number:
+                told[name] = [held[layer] for layer in mine]
+        before += number
+    return told
+
+
+def refuse(config: Mapping[str, Any], what: str) -> str | None:
+    """Why a family can't do something (lose `layers`, `heads`, `neurons` or `hidden` dimensions, factorise
+    `embeddings`, teach by `hidden_states`), or None.
+    """
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family.refuses.get(what) if family else None
