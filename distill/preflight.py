@@ -290,6 +290,9 @@ def _check_hidden_states(plan: Plan) -> None:
     student, config = _student_config(plan), plan.teacher_config
     if not asked or student is None or config is None:
         return
+    for facts in (student, config):
+        if reason := anatomy.refuse(facts, "hidden_states"):
+            raise CheckpointError(f"imitate.hidden_states: {reason}")
     counts = [anatomy.size(facts, "layers") for facts in (student, config)]
     for term in asked:
         if None not in counts:

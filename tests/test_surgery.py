@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from conftest import LABELS, PIECES, make_splits, make_tokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,8 +19,11 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from distill import anatomy, surgery
+from distill import Finetune, Prune, anatomy, checkpoint, cut, finetune, prune, surgery
+from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
+from distill.pruning.importance import batches
+from distill.pruning.reconstruction import refit
 from distill.pruning.sites import gated, sites_of, watched
 
 VOCABULARY = 40
@@ -577,3 +581,40 @@ def test_bodies_and_classifiers_are_cut_as_language_models_are(name):
             surgery.keep_units(model, kept, None), range(1, len(surgery.layers_of(model)) + 1)
         )
         assert gap(read(surgery.pad(smaller)), read(smaller)) < 1e-5
+
+
+# --------------------------------------------------------------------------------------- the steps on classifiers
+
+
+def classifier(name: str, folder) -> Checkpoint:
+    """A classifier of the three topics with a tokenizer, loaded as a step loads it."""
+    model_type, words = CONFIGS[name]
+    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    ends = {"eos_token_id": 3, "vocab_size": len(PIECES)}  # [SEP]
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(model_type, **words | labels | ends)
+    ).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return checkpoint.load(folder, make_splits().task)
+
+
+@pytest.mark.parametrize("name", ["modernbert", "gpt2", "opt", "llama", "bart", "t5", "t5-gated", "mpnet"])
+def test_classifiers_of_every_kind_are_pruned_cut_and_trained(name, tmp_path):
+    data, whole = make_splits(), classifier(name, tmp_path / "whole")
+    twin = whole.copy()
+    refit(twin, whole, ["heads", "neurons"], data, range(16))
+    batch = next(batches(whole, data, range(4), "some"))
+    read = lambda found: logits(found.model, {key: batch[key] for key in ("input_ids", "attention_mask")})  # noqa: E731
+    assert gap(read(twin), read(whole)) < 1e-3  # nothing is gone, so there is nothing to make up for
+    for by in ("fisher", "magnitude", "activations"):
+        words = {"heads": 0.5, "neurons": 0.5, "examples": 16, "multiple_of": 4, "by": by}
+        smaller = prune(whole, Prune(**words), data=data)
+        before, after = surgery.shape_of(whole.model), surgery.shape_of(smaller.model)
+        assert sum(after.neurons) == sum(before.neurons) // 2
+        assert abs(sum(after.heads) - sum(before.heads) / 2) <= 2
+    trimmed = prune(smaller, Prune(vocabulary={"keep": "used"}, examples=16), data=data)
+    pupil = finetune(cut(trimmed, 2), Finetune(epochs=1), data=data)
+    again = checkpoint.load(pupil.save(tmp_path / "pupil"))
+    assert gap(read(again), read(pupil)) == 0
+    assert len(surgery.layers_of(again.model)) == 2
