@@ -23,6 +23,7 @@ from distill.pruning.sites import Site
 from distill.signals import read
 
 _RIDGE = 1e-2  # of the mean square of an input, as in the refit
+_DENSE = 0.8  # of the units that are carried along must be left
 _SMALLEST = 1e-9  # of the largest eigenvalue
 
 
@@ -82,7 +83,7 @@ def removal(site: Site, inputs: Tensor, slopes: Tensor, multiple: int) -> tuple[
     second.diagonal().add_(_RIDGE * float(second.diagonal().mean()) + torch.finfo(torch.float32).tiny)
     inverse = torch.linalg.inv(second)
     felt = _root(slopes.double()).T @ site.mixing.detach().double().cpu()  # G's root times W
-    left, going, lost = list(range(site.units)), [], [0.0]
+    here, left, going, lost = list(range(site.units)), list(range(site.units)), [], [0.0]
     while left:
         each = _each(felt, inverse, left, site.width)
         chosen = [left[int(i)] for i in each.argsort(stable=True)[: multiple if site.width == 1 else 1]]
@@ -91,15 +92,16 @@ def removal(site: Site, inputs: Tensor, slopes: Tensor, multiple: int) -> tuple[
         share = felt[:, columns]
         added = max(0.0, float((share @ among).mul(share).sum()))
         lost += [lost[-1] + added * (i + 1) / len(chosen) for i in range(len(chosen))]
-        going += chosen
+        going += [here[i] for i in chosen]
         beside = inverse[:, columns]
-        felt -= share @ among @ beside.T
-        inverse -= beside @ among @ beside.T
-        felt[:, columns] = 0
-        inverse[columns], inverse[:, columns] = 0, 0
-        inverse[columns, columns] = 1
+        felt.addmm_(share @ among, beside.T, alpha=-1)
+        inverse.addmm_(beside @ among, beside.T, alpha=-1)
         gone = set(chosen)
-        left = [unit for unit in left if unit not in gone]
+        left = [i for i in left if i not in gone]
+        if len(left) <= _DENSE * len(here):  # what is gone is no longer carried along
+            columns = site.columns(left)
+            felt, inverse = felt[:, columns].contiguous(), inverse[columns][:, columns].contiguous()
+            here, left = [here[i] for i in left], list(range(len(left)))
     return going, np.array(lost)
 
 
