@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/compression.py --data DIR --json benchmarks/results/compression.json
 
-DIR holds `sst2_glue/{train,dev,test}.tsv` (label, tab, text) and `banking77/{train,test}.csv` (text, category). A teacher
-is fine-tuned once and shared by all seeds. Whatever chooses (validation, training) comes from a part of train without any
-phrase that contains a held-out one or lies in one; dev and test are scored once, each for itself. All rows are timed in
-one interleaved session, on one thread, against the teacher in eager torch and the teacher on ONNX Runtime in fp32.
+DIR holds `sst2_glue/{train,dev,test}.tsv` (label, tab, text) and `banking77/{train,test}.csv` (text, category). A
+teacher is fine-tuned once and shared by all seeds. Whatever chooses (validation, training) comes from a part of train
+without any phrase that contains a held-out one or lies in one; dev and test are scored once, each for itself. All rows
+are timed in one interleaved session, on one thread, against the teacher in eager torch and on ONNX Runtime in fp32.
 
 Trainings lie in the store: the same command goes on where it was cut off, and takes what is done. `--part` does some of
 it (sst2: the recipes and their peers; prune: without retraining; int8: what int8 costs); `--quick` does everything on
