@@ -70,6 +70,7 @@ class Bench:
     seeds: int
     quick: bool
     rows: list[Row] = field(default_factory=list)
+    loaded: dict[str, Splits] = field(default_factory=dict)
 
     @property
     def sst2(self) -> dict[str, Any]:
@@ -91,12 +92,13 @@ class Bench:
         return folder
 
     def splits(self, scored: str) -> Splits:
-        """Rows to score: dev or test of SST-2."""
-        words = {"source": "validation", "validation": "validation", "test": scored}
-        if scored == "validation":
-            words["validation"] = "dev"
-        given = {word: str(self.data / f"{name}.tsv") for word, name in words.items()}
-        return distill.load_data(Data(**given, max_length=128))
+        """Rows to score, as the test split: dev or test of SST-2; or validation, to choose on."""
+        if scored not in self.loaded:
+            aside = "dev" if scored == "validation" else "validation"
+            names = {"source": "train", "validation": aside, "test": scored}
+            given = {word: str(self.data / f"{name}.tsv") for word, name in names.items()}
+            self.loaded[scored] = distill.load_data(Data(**given, max_length=128))
+        return self.loaded[scored]
 
 
 def main() -> int:
