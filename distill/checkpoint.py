@@ -125,7 +125,9 @@ def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: boo
         held = load_file(path)
         fitting |= {name: held[name] for name in held.keys() & expected if held[name].shape == expected[name].shape}
     model.load_state_dict(fitting, strict=False)
-    return model, expected.keys() - fitting.keys()
+    held = model.state_dict(keep_vars=True)  # tied weights are one object under several names, of which one is saved
+    filled = {id(held[name]) for name in fitting}
+    return model, {name for name in expected if id(held[name]) not in filled}
 
 
 def _start_head(model: PreTrainedModel) -> None:

@@ -185,6 +185,9 @@ def layer_pairs(
     asked: settings.HiddenStatesTerm, student: dict[str, object], teacher: dict[str, object]
 ) -> list[tuple[int, int]]:
     """Which student layer follows which teacher layer, from the two configs. Raises CheckpointError."""
+    for config in (student, teacher):
+        if reason := anatomy.refuse(config, "hidden_states"):
+            raise CheckpointError(f"imitate.hidden_states: {reason}")
     counts = [anatomy.size(config, "layers") for config in (student, teacher)]
     if None in counts:
         unknown = student if counts[0] is None else teacher

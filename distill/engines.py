@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-GRAPHS = {"onnx-int8": "model_int8.onnx", "onnx-fp32": "model.onnx"}  # the smaller one first
+GRAPHS = {  # the smaller one first
+    "onnx-int4": "model_int4.onnx",
+    "onnx-int8": "model_int8.onnx",
+    "onnx-fp32": "model.onnx",
+}
+ROUNDED = ("onnx-int4", "onnx-int8")  # the formats whose weights and activations have few bits
 
 
 class Engine(Protocol):
@@ -60,14 +65,20 @@ class Torch:
 class OnnxRuntime:
     """An ONNX graph on ONNX Runtime's CPU provider.
 
-    `batch_dependent` tells whether the graph scales activations by what is in the whole batch, as dynamic int8 does.
+    `batch_dependent` tells that an answer may hang on the rest of its batch, as it does in dynamic int8. Graphs made
+    here don't, but any graph with rounded activations is held to that, by scoring it in batches of two sizes.
     """
 
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't."""
-        import onnxruntime
+        """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't, or isn't there."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MachineError(
+                f"ONNX Runtime isn't installed or doesn't load ({error}); `pip install onnxruntime`"
+            ) from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -78,7 +89,7 @@ class OnnxRuntime:
             raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
         self.inputs = [given.name for given in self.session.get_inputs()]
         self.format = next((name for name, file in GRAPHS.items() if file == path.name), "onnx-fp32")
-        self.batch_dependent = self.format == "onnx-int8"
+        self.batch_dependent = self.format in ROUNDED
 
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits (batch, labels) in float32."""

@@ -21,7 +21,8 @@ _AT_ONCE = 32
 class Predictor:
     """A folder that answers texts: a shipped folder, a run's folder (whose result it takes), or a checkpoint folder.
 
-    The int8 graph is served when there is one, then the fp32 graph, then safetensors in torch; or what `format` says.
+    The smallest graph is served when there is one, then the fp32 graph, then safetensors in torch; or what `format`
+    says.
     It may be asked from many threads at once: nothing of it changes after it was made.
     """
 

@@ -247,7 +247,7 @@ def _check_layers(plan: Plan) -> None:
 
 
 def _check_pruning(plan: Plan) -> None:
-    """What the student's family can't lose, and layers that all would go."""
+    """What the student's family can't lose, and shares and layers that would leave too little."""
     config = _student_config(plan)
     if config is None:
         return
@@ -256,9 +256,14 @@ def _check_pruning(plan: Plan) -> None:
         if step.prune is None:
             continue
         anatomy.family_of(config)
-        for what in ("heads", "neurons", "layers", "embeddings"):
-            if getattr(step.prune, what) is not None and (reason := anatomy.refuse(config, what)):
-                raise CheckpointError(f"steps.{position}.prune.{what}: {reason}")
+        where = f"steps.{position}.prune"
+        refused = {what: anatomy.refuse(config, what) for what in ("heads", "neurons", "layers", "embeddings")}
+        for what, reason in {**refused, "hidden_size": anatomy.refuse(config, "hidden")}.items():
+            if getattr(step.prune, what) is not None and reason:
+                raise CheckpointError(f"{where}.{what}: {reason}")
+        if step.prune.to is not None and refused["heads"] and refused["neurons"]:
+            raise CheckpointError(f"{where}.to: {refused['neurons']}")
+        _check_something_left(config, step.prune, where)
         if step.prune.layers is not None and left is not None:
             if step.prune.layers >= left:
                 raise CheckpointError(
@@ -284,6 +289,23 @@ def _check_ranks(plan: Plan) -> None:
             )
 
 
+def _check_something_left(config: Config, words: settings.Prune, where: str) -> None:
+    """A layer keeps a head and a block of neurons: a share that leaves less than that can't be meant."""
+    for what, least in (("heads", 1), ("neurons", words.multiple_of)):
+        share, there = getattr(words, what), anatomy.size(config, what)
+        if share is None or there is None:
+            continue
+        least = min(least, there)
+        if there * (1 - share) < least / 2:
+            raise CheckpointError(
+                f"{where}.{what}: {share:g} of {there} {what} a layer leaves nothing, but each layer keeps {least} at "
+                f"least; take out {1 - least / there:.3g} at most, or whole `layers`"
+            )
+    hidden = anatomy.size(config, "hidden_size")
+    if words.hidden_size is not None and hidden is not None and hidden * (1 - words.hidden_size) < 1:
+        raise CheckpointError(f"{where}.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves none of them")
+
+
 def _check_hidden_states(plan: Plan) -> None:
     asked = [
         step.distill.imitate.hidden_states
@@ -293,6 +315,9 @@ def _check_hidden_states(plan: Plan) -> None:
     student, config = _student_config(plan), plan.teacher_config
     if not asked or student is None or config is None:
         return
+    for facts in (student, config):
+        if reason := anatomy.refuse(facts, "hidden_states"):
+            raise CheckpointError(f"imitate.hidden_states: {reason}")
     counts = [anatomy.size(facts, "layers") for facts in (student, config)]
     for term in asked:
         if None not in counts:

@@ -174,10 +174,10 @@ def test_hidden_dimensions_are_taken_out_of_the_projection(narrow, data):
     facts = narrow.model.config.to_dict()
     follows = anatomy.table_width(facts) == anatomy.size(facts, "hidden_size")  # not where another projection does
     left = surgery.keep_units(narrow.model, [[0, 1]] * 4, None)
-    smaller = surgery.keep_hidden(left, range(0, 32, 2))
+    smaller = surgery.keep_hidden(left, range(4, 28))
     table, before = smaller.get_input_embeddings(), narrow.model.get_input_embeddings()
     assert surgery.rank_of(smaller) == RANK and torch.equal(table.weight, before.weight)
-    assert torch.equal(table.projection.weight, before.projection.weight[:: 2 if follows else 1])
+    assert torch.equal(table.projection.weight, before.projection.weight[slice(4, 28) if follows else slice(None)])
 
 
 def test_the_vocabulary_is_trimmed_before_and_after(whole, narrow, data):
@@ -275,6 +275,15 @@ def test_prune_factorises_what_is_left_of_the_vocabulary(whole, data, caplog):
     assert f"{tokens} × {RANK}" in told and "% of its energy" in told
     again = prune(smaller, Prune(layers=1, examples=24), data=data)
     assert surgery.rank_of(again.model) == RANK
+
+
+def test_a_target_counts_what_factorising_saves(bert, data):
+    words = {"to": {"parameters": 0.6}, "examples": 24, "by": "taylor"}
+    plain, smaller = prune(bert, Prune(**words), data=data), prune(bert, Prune(**words, embeddings=RANK), data=data)
+    assert surgery.rank_of(smaller.model) == RANK and smaller.parameters <= 0.6 * bert.parameters
+    assert sum(surgery.shape_of(smaller.model).neurons) >= sum(surgery.shape_of(plain.model).neurons)
+    first, *rest = [step for step in Prune(embeddings=6, gradually={}, **words).rounds() if isinstance(step, Prune)]
+    assert first.embeddings == 6 and all(step.embeddings is None for step in rest)
 
 
 def test_a_recipe_factorises_recovers_and_ships(recipe_file, tmp_path, without_memory):

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from conftest import LABELS, PIECES, make_splits, make_tokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,8 +19,11 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from distill import anatomy, surgery
+from distill import Finetune, Prune, anatomy, checkpoint, cut, finetune, prune, surgery
+from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
+from distill.pruning.importance import batches
+from distill.pruning.reconstruction import refit
 from distill.pruning.sites import gated, sites_of, watched
 
 VOCABULARY = 40
@@ -43,7 +47,7 @@ CONFIGS = {
     "xlm-roberta": ("xlm-roberta", _BERT),
     "camembert": ("camembert", _BERT),
     "mpnet": ("mpnet", _BERT),
-    "electra": ("electra", _BERT | {"embedding_size": 16}),
+    "electra": ("electra", _BERT | {"embedding_size": 12}),
     "electra-wide": ("electra", _BERT | {"embedding_size": 32}),
     "distilbert": (
         "distilbert",
@@ -56,7 +60,7 @@ CONFIGS = {
     "gpt2": ("gpt2", _COMMON | {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_inner": 24, "n_positions": 32}),
     "gpt2-plain": ("gpt2", _COMMON | {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 32}),
     "opt": ("opt", _BERT | {"ffn_dim": 24, "word_embed_proj_dim": 32}),
-    "opt-narrow": ("opt", _BERT | {"ffn_dim": 24, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    "opt-narrow": ("opt", _BERT | {"ffn_dim": 24, "word_embed_proj_dim": 12, "do_layer_norm_before": False}),
     "llama": ("llama", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen2": ("qwen2", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4}),
     "qwen3": ("qwen3", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 6}),
@@ -123,7 +127,7 @@ def some(model, what: str, *, uneven: bool) -> list[list[int]]:
     kept, generator = [], torch.Generator().manual_seed(5)
     shared: dict[int, list[int]] = {}
     for number, site in enumerate(sites_of(model, [what])):
-        keep = site.units // 2 + (number % 2 if uneven else 0)
+        keep = site.units // 2 + (number // 2 % 2 if uneven else 0)
         units = site.heads(sorted(torch.randperm(site.units, generator=generator)[:keep].tolist()))
         kept.append(units if site.shared_heads is None else shared.setdefault(site.shared_heads, units))
     return kept
@@ -187,11 +191,11 @@ def test_what_is_left_answers_as_the_whole_with_the_rest_shut(model, tmp_path, u
         assert getattr(surgery.shape_of(smaller), what) == tuple(map(len, kept))
         assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
         assert gap(logits(reloaded(smaller, tmp_path / f"{what}")), logits(smaller)) == 0
-        padded = surgery.pad(smaller)
-        assert gap(logits(padded), logits(smaller)) < 1e-5
+        padded, near = surgery.pad(smaller), 1e-6 * max(1, float(logits(smaller).abs().max()))
+        assert gap(logits(padded), logits(smaller)) < near
         padded.save_pretrained(tmp_path / f"{what}-padded")
         stock = type(model).from_pretrained(tmp_path / f"{what}-padded")
-        assert gap(logits(stock), logits(smaller)) < 1e-5
+        assert gap(logits(stock), logits(smaller)) < near
         generates(smaller)
         learns(smaller)
     assert gap(logits(model), before) == 0  # the model given stays as it was
@@ -230,7 +234,7 @@ def test_layers_that_share_a_table_of_biases_keep_the_same_heads(name):
     model = build(name)
     heads = [list(range(4)) for _ in surgery.shape_of(model).heads]
     heads[1] = [0, 2]
-    with pytest.raises(CheckpointError, match="layer 2 would keep other heads .* one table of position biases"):
+    with pytest.raises(CheckpointError, match=r"layer 2 would keep other heads .* one table of position biases"):
         surgery.keep_units(model, heads, None)
     shared = [site.shared_heads for site in sites_of(model, ["heads"])]
     assert shared == ([0, 0, 0] if name == "mpnet" else [0, 0, 0, 1, None, 1, None])
@@ -376,16 +380,16 @@ def test_a_hidden_size_of_twins_can_be_halved(name, tmp_path):
     half = [list(range(number // 2)) for number in shape.heads]
     narrow = anatomy.family_of(model.config.to_dict()).key("head_width") is None
     if narrow:  # the config has room for half of the heads alone
-        with pytest.raises(CheckpointError, match="no room for a layer's heads.*take heads out first"):
+        with pytest.raises(CheckpointError, match=r"no room for a layer's heads.*take heads out first"):
             surgery.keep_hidden(model, range(16))
         model = surgery.keep_units(model, half, None)
     smaller = surgery.keep_hidden(model, range(16))
-    scale = 4**-0.5 if name == "t5" else 1  # which of them
     assert anatomy.size(smaller.config.to_dict(), "hidden_size") == 16
     assert surgery.shape_of(smaller) == surgery.shape_of(model)
-    expected = logits(model) * (math.sqrt(2) if name == "t5" else 1) * (1 if scale else 0)
+    expected = logits(model) * (math.sqrt(2) if name == "t5" else 1)  # T5 divides by the root of its hidden size
     assert gap(logits(smaller), expected) < 2e-4 * float(expected.abs().max())
-    assert gap(logits(reloaded(smaller, tmp_path / "half")), logits(smaller)) == 0 or name.startswith("t5")
+    if not name.startswith("t5"):  # whose head is tied again
+        assert gap(logits(reloaded(smaller, tmp_path / "half")), logits(smaller)) == 0
     generates(smaller)
     learns(smaller)
 
@@ -411,7 +415,7 @@ def test_any_dimensions_may_stay_and_stock_transformers_loads_them(name, tmp_pat
 @pytest.mark.parametrize(
     ("name", "dims", "words"),
     [
-        ("bert", range(20), r"multiple of 8, such as 32 or 32|multiple of 8"),
+        ("bert", range(20), "multiple of 8, such as 32"),
         ("bart", range(20), "multiple of 8"),
         ("llama", range(20), "multiple of 8"),
         ("bert", range(8), "no room for a layer's heads"),
@@ -426,7 +430,7 @@ def test_a_hidden_size_that_cannot_be_is_refused_with_the_fix(name, dims, words)
         surgery.keep_hidden(build(name), dims)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "mpnet", "bart"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "mpnet"])
 def test_torch_pruning_finds_the_same_to_hang_on_the_hidden_size(name):
     """An independent witness: a graph traced through a forward pass, instead of two configs held side by side."""
     import torch_pruning
@@ -451,6 +455,14 @@ def test_torch_pruning_finds_the_same_to_hang_on_the_hidden_size(name):
             reads = isinstance(modules[module], nn.Linear) and path.endswith("weight") and axis == 1
             mine.add((module, "in" if reads else "out"))
     assert {pair for pair in theirs if pair[0] in modules} == mine
+
+
+@pytest.mark.parametrize(("name", "key"), [("electra", "embedding_size"), ("opt", "word_embed_proj_dim")])
+def test_a_hidden_size_that_meets_the_embedding_size_is_refused(name, key):
+    model = build(name, **{key: 16})
+    model = surgery.keep_units(model, [[0]] * 3, None)
+    with pytest.raises(CheckpointError, match=f"a hidden size of 16 would equal {key}"):
+        surgery.keep_hidden(model, range(16))
 
 
 # ------------------------------------------------------------------------------------------------------- tokens
@@ -479,7 +491,7 @@ def test_the_bias_of_final_logits_follows():
 
 @pytest.mark.parametrize("ids", [[], [0, 0], [0, 40], [-1, 0]])
 def test_tokens_that_are_not_there_are_errors(ids):
-    with pytest.raises(CheckpointError, match="keeps at least one token|embeds tokens 0 to 39"):
+    with pytest.raises(CheckpointError, match=r"keeps at least one token|embeds tokens 0 to 39"):
         surgery.keep_tokens(build("gpt2"), ids)
 
 
@@ -534,8 +546,13 @@ def test_an_unknown_family_is_told_what_is_missing():
     config = AutoConfig.for_model("gpt_neox", hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                   intermediate_size=32, vocab_size=40)  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
-    for attempt in (surgery.layers_of, surgery.shape_of, lambda m: surgery.keep_layers(m, [1]),
-                    lambda m: surgery.keep_hidden(m, range(16)), lambda m: surgery.keep_units(m, None, [[0]] * 2)):  # fmt: skip
+    for attempt in (
+        surgery.layers_of,
+        surgery.shape_of,
+        lambda m: surgery.keep_layers(m, [1]),
+        lambda m: surgery.keep_hidden(m, range(16)),
+        lambda m: surgery.keep_units(m, None, [[0]] * 2),
+    ):
         with pytest.raises(CheckpointError, match=r"'gpt_neox'.*families\.py: where its layers, .* \(up, down\) are"):
             attempt(model)
 
@@ -556,11 +573,48 @@ def test_bodies_and_classifiers_are_cut_as_language_models_are(name):
     for auto in (AutoModel, AutoModelForSequenceClassification):
         model = auto.from_config(config).eval()
         mine = given if auto is AutoModel else {k: v for k, v in given.items() if not k.startswith("decoder")}
-        if auto is not AutoModel and model_type == "bart":
-            mine = {**mine, "input_ids": mine["input_ids"].index_fill(1, torch.tensor([5]), 2)}
+        if auto is not AutoModel and config.is_encoder_decoder:  # they classify at the last token of a text
+            mine = {**mine, "input_ids": mine["input_ids"].index_fill(1, torch.tensor([5]), config.eos_token_id)}
         read = lambda m, g=mine: m(**g)[0].detach()  # noqa: E731
         kept = some(model, "heads", uneven=True)
         smaller = surgery.keep_layers(
             surgery.keep_units(model, kept, None), range(1, len(surgery.layers_of(model)) + 1)
         )
         assert gap(read(surgery.pad(smaller)), read(smaller)) < 1e-5
+
+
+# --------------------------------------------------------------------------------------- the steps on classifiers
+
+
+def classifier(name: str, folder) -> Checkpoint:
+    """A classifier of the three topics with a tokenizer, loaded as a step loads it."""
+    model_type, words = CONFIGS[name]
+    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    ends = {"eos_token_id": 3, "vocab_size": len(PIECES)}  # [SEP]
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(model_type, **words | labels | ends)
+    ).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return checkpoint.load(folder, make_splits().task)
+
+
+@pytest.mark.parametrize("name", ["modernbert", "gpt2", "opt", "llama", "bart", "t5", "t5-gated", "mpnet"])
+def test_classifiers_of_every_kind_are_pruned_cut_and_trained(name, tmp_path):
+    data, whole = make_splits(), classifier(name, tmp_path / "whole")
+    twin = whole.copy()
+    refit(twin, whole, ["heads", "neurons"], data, range(16))
+    batch = next(batches(whole, data, range(4), "some"))
+    read = lambda found: logits(found.model, {key: batch[key] for key in ("input_ids", "attention_mask")})  # noqa: E731
+    assert gap(read(twin), read(whole)) < 1e-3  # nothing is gone, so there is nothing to make up for
+    for by in ("fisher", "magnitude", "activations"):
+        words = {"heads": 0.5, "neurons": 0.5, "examples": 16, "multiple_of": 4, "by": by}
+        smaller = prune(whole, Prune(**words), data=data)
+        before, after = surgery.shape_of(whole.model), surgery.shape_of(smaller.model)
+        assert sum(after.neurons) == sum(before.neurons) // 2
+        assert abs(sum(after.heads) - sum(before.heads) / 2) <= 2
+    trimmed = prune(smaller, Prune(vocabulary={"keep": "used"}, examples=16), data=data)
+    pupil = finetune(cut(trimmed, 2), Finetune(epochs=1), data=data)
+    again = checkpoint.load(pupil.save(tmp_path / "pupil"))
+    assert gap(read(again), read(pupil)) == 0
+    assert len(surgery.layers_of(again.model)) == 2

@@ -160,6 +160,7 @@ _CROSS_ATTENTION = Attention(
     output="encoder_attn.out_proj",
     counts={"encoder_attn.num_heads": "heads", "encoder_attn.embed_dim": "width"},
 )
+_STATES = "which side of an encoder-decoder its hidden states are of can't be said yet; imitate logits alone"
 _BART = Family(
     "bart",
     "encoder-decoder",
@@ -176,7 +177,7 @@ _BART = Family(
         ),
     ),
     {"hidden_size": "d_model", "positions": "max_position_embeddings"},
-    refuses={"embeddings": _TWO_SIDES},
+    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
 )
 _MARIAN = replace(
     _BART,
@@ -184,6 +185,7 @@ _MARIAN = replace(
     learned_positions=False,
     refuses={
         "embeddings": _TWO_SIDES,
+        "hidden_states": _STATES,
         "hidden": "Marian computes position embeddings from the hidden size, so which of its dimensions stay can't be "
         "chosen",
     },
@@ -191,12 +193,13 @@ _MARIAN = replace(
 
 
 def _t5_attention(path: str, *, biased: bool) -> Attention:
+    """T5's first cross-attention makes a bias of zeros for all of them: one head wide it suits any number of heads."""
     return Attention(
         query=f"{path}.q",
         key=f"{path}.k",
         value=f"{path}.v",
         output=f"{path}.o",
-        counts={f"{path}.n_heads": "heads", f"{path}.inner_dim": "width"},
+        counts={f"{path}.n_heads": "heads" if biased else "one", f"{path}.inner_dim": "width"},
         biased=biased,
     )
 
@@ -227,7 +230,7 @@ _T5 = Family(
     {"hidden_size": "d_model", "heads": "num_heads", "head_width": "d_kv", "neurons": "d_ff"},
     absent={"num_decoder_layers": ("num_layers", 1)},
     learned_positions=False,
-    refuses={"embeddings": _TWO_SIDES},
+    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
 )
 
 FAMILIES: dict[str, Family] = {

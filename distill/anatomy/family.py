@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Word = Literal["layers", "hidden_size", "positions", "heads", "key_value_heads", "head_width", "neurons"]
-Count = Literal["heads", "width"]
+Count = Literal["heads", "width", "one"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Attention:
 
     `query`, `key` and `value` make a row a head and dimension, `output` takes the columns. Where one module makes
     queries, keys and values, one after the other, `fused` names it and the three are None. `counts` are attributes that
-    must follow: the path, and whether it counts heads or their width. `biased` says that a table of position biases
-    with a column a head, which the stack's layers share, is added to the scores.
+    must follow: the path, and whether it counts heads, their width, or had better be one. `biased` says that a table of
+    position biases with a column a head, which the stack's layers share, is added to the scores.
     """
 
     output: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from distill.cli.talking import gone_on_with, hush_loading, print_ledger, read, 
 
 if TYPE_CHECKING:
     from distill.preflight import Plan
+    from distill.recipe.settings import Step
 
 
 @click.command()
@@ -79,8 +80,23 @@ def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...])
     _print_plan(plan)
     if plan.problems:
         sys.exit(2)
+    for place, step in enumerate(settings.steps, start=1):
+        click.echo(f"step {place}-{step.kind}: {_told(step)}")
     what = "nothing wrong" if not (plan.missing or plan.unchecked) else "nothing wrong in what could be checked"
     click.echo(f"{path.stem}: {what}")
+
+
+def _told(step: Step) -> str:
+    """A step's own words, those that are not the default."""
+    given = step.settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    words = [f"{word} {_plain(value)}" for word, value in given.items()]
+    return ", ".join(words) or "as by default"
+
+
+def _plain(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return "{" + ", ".join(f"{word}: {_plain(inner)}" for word, inner in value.items()) + "}"
 
 
 def _print_plan(plan: Plan) -> None:

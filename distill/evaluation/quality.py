@@ -56,8 +56,9 @@ def measure_quality(
 ) -> Quality:  # fmt: skip
     """Scores an engine on a split.
 
-    Where a logit depends on what else is in its batch (dynamic int8), the split is answered at batch 1 and at batch 32
-    and the worse score counts; `batch` says which. The interval is a 95 % percentile bootstrap over examples.
+    Where activations are rounded, so that a logit might hang on what else is in its batch, the split is answered at
+    batch 1 and at batch 32 and the worse score counts; `batch` says which. The interval is a 95 % percentile bootstrap
+    over examples.
     """
     sizes = _BATCHES if engine.batch_dependent else (None,)
     answers = []

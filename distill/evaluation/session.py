@@ -77,7 +77,7 @@ class Subject:
 
 
 def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Subject]:
-    """Every format that a folder holds: safetensors, fp32 graph, int8 graph.
+    """Every format that a folder holds: safetensors, fp32 graph, graph in few bits.
 
     Raises CheckpointError when it holds none, or its labels are not the data's.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,12 +25,12 @@ def choose_units(
     kept |= dict(zip(free, chosen, strict=True))
     for shared in {site.shared_heads for site, _ in found if site.shared_heads is not None}:
         together = [number for number, (site, _) in enumerate(found) if site.shared_heads == shared]
-        (units,) = choose([_summed([found[i][1] for i in together])], share, uniform=True, multiple=multiple)
+        (units,) = choose([summed([found[i][1] for i in together])], share, uniform=True, multiple=multiple)
         kept |= dict.fromkeys(together, units)
     return [site.heads(kept[number]) for number, (site, _) in enumerate(found)]
 
 
-def _summed(found: Sequence[Importance]) -> Importance:
+def summed(found: Sequence[Importance]) -> Importance:
     """Units that go together in several sites, as one: their derivatives by one gate add up."""
     if found[0].derivatives is None:
         return Importance(torch.stack([importance.scores for importance in found]).sum(0))
@@ -74,18 +75,27 @@ def _rounded(number: float, of: int, multiple: int) -> int:
 
 
 def _best(importance: Importance, number: int) -> list[int]:
-    """The units that stay in one layer.
+    """The units that stay in one layer."""
+    going, _ = removal(importance)
+    return sorted(going[len(going) - number :])
+
+
+def removal(importance: Importance) -> tuple[list[int], np.ndarray]:
+    """One layer's units in the order in which they go, and what is lost by so many that are gone, (units + 1,).
 
     With derivatives, units are taken out one by one, each time the one whose going adds least to mᵀFm, where F is the
-    layer's block of the empirical Fisher information and m marks what is gone (Kwon et al. 2022, section 4.3).
+    layer's block of the empirical Fisher information and m marks what is gone (Kwon et al. 2022, section 4.3); without,
+    what is lost is the sum of the scores.
     """
-    units = len(importance.scores)
     if importance.derivatives is None:
-        return sorted(importance.scores.topk(number).indices.tolist())
+        ordered = importance.scores.double().sort(stable=True)
+        return ordered.indices.tolist(), np.concatenate([[0.0], ordered.values.cumsum(0).numpy()])
     shared = importance.derivatives.T.double() @ importance.derivatives.double() / len(importance.derivatives)
-    cost, gone = shared.diagonal().clone(), torch.zeros(units, dtype=torch.bool)
-    for _ in range(units - number):
-        worst = int(torch.where(gone, torch.inf, cost).argmin())
-        gone[worst] = True
+    cost, going, lost = shared.diagonal().clone(), [], [0.0]
+    for _ in range(len(cost)):
+        worst = int(cost.argmin())
+        going.append(worst)
+        lost.append(lost[-1] + float(cost[worst]))
         cost += 2 * shared[worst]
-    return (~gone).nonzero().flatten().tolist()
+        cost[worst] = torch.inf
+    return going, np.array(lost)

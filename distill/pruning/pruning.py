@@ -18,9 +18,12 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.pruning.choosing import choose_units
 from distill.pruning.embeddings import narrow
+from distill.pruning.hidden import without_dims
 from distill.pruning.importance import measure
+from distill.pruning.latency import Clock
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import sites_of
+from distill.pruning.targets import to_target
 from distill.pruning.vocabulary import trim
 from distill.recipe import settings
 from distill.signals import read, tensors
@@ -30,35 +33,43 @@ _RELOADED = 1e-6
 _PADDED = 1e-4  # largest difference of logits, as a share of their largest value (at least 1)
 
 
-def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits) -> Checkpoint:
-    """A checkpoint without its least important layers, heads, neurons and tokens, its embeddings factorised; the one
-    given stays as it was.
+def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock: Clock | None = None) -> Checkpoint:
+    """A checkpoint without its least important layers, heads, neurons, hidden dimensions and tokens, its token table
+    factorised.
 
-    Importance is measured on training texts alone. In the end the result is saved, loaded again, and padded for stock
-    transformers, and must answer alike each time. Raises CheckpointError for a family that can't do it, or when
-    everything would go.
+    The one given stays as it was. Importance is measured on training texts alone, a target in latency by `clock`: this
+    machine's engine when not said. In the end the result is saved, loaded again, and padded for stock transformers, and
+    must answer alike each time. Raises CheckpointError for a family that can't do it, when everything would go, or for
+    a target that can't be reached.
     """
+    if words.gradually is not None:
+        raise CheckpointError("prune.gradually: a recipe's word for several steps; carry out words.rounds() in turn")
     facts = checkpoint.model.config.to_dict()
-    for what in ("heads", "neurons", "layers", "embeddings"):
-        if getattr(words, what) is not None and (reason := anatomy.refuse(facts, what)):
+    for what in ("heads", "neurons", "layers", "hidden_size", "embeddings"):
+        reason = anatomy.refuse(facts, "hidden" if what == "hidden_size" else what)
+        if getattr(words, what) is not None and reason:
             raise CheckpointError(f"prune.{what}: {reason}")
     rows = _sample(data, words.examples)
     pruned = checkpoint.copy()
     if words.layers is not None:
         pruned = _without_layers(pruned, words.layers, data, rows)
-    whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
-    if whats:
-        pruned = _without_units(pruned, whats, words, data, rows)
     if words.vocabulary is not None:
         pruned, told = trim(pruned, words.vocabulary, data)
         log.info("vocabulary: %s", told)
-    if words.embeddings is not None:  # of the tokens that are left
+    if words.hidden_size is not None:
+        pruned = without_dims(pruned, words, data, rows)
+    if words.embeddings is not None:  # of the tokens and dimensions that are left, before what is refitted
         pruned, told = narrow(pruned, words.embeddings, data)
         log.info("embeddings: %s", told)
+    whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
+    if words.to is not None:
+        pruned = to_target(pruned, checkpoint, words, data, rows, clock)
+    elif whats:
+        pruned = _without_units(pruned, whats, words, data, rows)
     _check(pruned, data, rows)
     shape = surgery.shape_of(pruned.model)
     log.info(
-        "pruned: %d layers, heads %s, neurons %s; %.2f of %.2f M parameters", len(shape.heads), _told(shape.heads),
+        "pruned: %d layers, heads %s, neurons %s; %.2f of %.2f M parameters", len(shape.neurons), _told(shape.heads),
         _told(shape.neurons), pruned.parameters / 1e6, checkpoint.parameters / 1e6,
     )  # fmt: skip
     return pruned

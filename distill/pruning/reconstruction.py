@@ -25,12 +25,20 @@ _MOST_TOKENS = 16384
 
 
 @torch.no_grad()
-def refit(pruned: Checkpoint, whole: Checkpoint, whats: Sequence[str], data: Splits, rows: Sequence[int]) -> None:
-    """Fits the mixers of a pruned checkpoint's sites, in place, to what the whole one's give."""
+def refit(
+    pruned: Checkpoint, whole: Checkpoint, whats: Sequence[str], data: Splits, rows: Sequence[int],
+    dims: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """Fits the mixers of a pruned checkpoint's sites, in place, to what the whole one's give: in the hidden dimensions
+    that were kept of it, where not all were.
+    """
     mine, theirs = sites_of(pruned.model, whats), sites_of(whole.model, whats)
+    tokens = int(whole.encode(data, "train").lengths[list(rows)].sum())
+    rows = rows[:: -(-tokens // _MOST_TOKENS)]  # texts of all lengths: batches come by length, the shortest first
     wanted = _outputs(whole, theirs, data, rows)
     for number, site in enumerate(tqdm(mine, desc="refit", unit="layer")):
-        _fit(site, _inputs(pruned, site, data, rows), wanted[number])
+        goal = wanted[number] if dims is None else wanted[number][:, list(dims)]
+        _fit(site, _inputs(pruned, site, data, rows), goal)
 
 
 def _outputs(whole: Checkpoint, sites: Sequence[Site], data: Splits, rows: Sequence[int]) -> list[Tensor]:

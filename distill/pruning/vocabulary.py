@@ -183,10 +183,11 @@ def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:
 def _follow(smaller: Checkpoint, kept: list[int], before: Mapping[str, int | None]) -> None:
     """Lets the config's ids follow the tokenizer's. Raises CheckpointError where positions hang on the padding's id."""
     config, new = smaller.model.config, {old: number for number, old in enumerate(kept)}
+    for words in (config, getattr(smaller.model, "generation_config", None)):
+        for key, old in words.to_dict().items() if words is not None else ():
+            if key.endswith("_token_id") and old is not None:  # a list where several tokens end a text
+                setattr(words, key, [new[i] for i in old if i in new] if isinstance(old, list) else new.get(old))
     for name in _SPECIAL:
-        if getattr(config, f"{name}_token_id", None) is not None:
-            old = getattr(config, f"{name}_token_id")
-            setattr(config, f"{name}_token_id", new.get(old))
         if before[name] is not None and _id(smaller.tokenizer, name) != new[before[name]]:
             raise CheckpointError(f"prune.vocabulary: the {name} token lost its place; this tokenizer can't be trimmed")
 

@@ -1,51 +1,94 @@
-"""From torch to ONNX to int8: the last step, with its parity check."""
+"""`quantize`: from torch to ONNX, and from there to few bits."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from distill import disk
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.engines import GRAPHS, OnnxRuntime, Torch, answer_all
 from distill.export import write_graph
+from distill.quantization.calibration import calibrate
+from distill.quantization.choosing import Choice, choose
+from distill.quantization.lowering import Plan, Precision, lower
+from distill.quantization.products import products_of
 from distill.recipe import settings
 from distill.tasks import TextClassification
 
 log = logging.getLogger(__name__)
 _PARITY = "parity.json"
 _PARITY_ROWS = 256
-_INT8_OPERATORS = ["MatMul", "Gemm", "Gather"]
 
 
 def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, folder: Path) -> Path:
-    """Writes a folder with the fp32 graph, the int8 graph, config, tokenizer and `parity.json`.
+    """Writes a folder with the fp32 graph, the graph in fewer bits, config, tokenizer and `parity.json`.
 
-    Weights become int8 with a scale a channel, embedding tables 8 bits with one scale each; activations are scaled as
-    they come.
-    What torch, the fp32 graph and the int8 graph answer is compared on validation rows. Raises MachineError when the
-    fp32 graph doesn't say what torch says.
+    Ranges are measured on training texts; which products stay in more bits is chosen on validation texts. What torch
+    and both graphs answer is compared on validation rows. Raises MachineError when the fp32 graph doesn't say what
+    torch says.
     """
     held = checkpoint.encode(data, "validation")
+    held = held.take(np.arange(min(_PARITY_ROWS, len(held))))
+    form = f"onnx-{words.weights}"
     with disk.atomic_folder(Path(folder)) as unfinished:
         fp32 = write_graph(checkpoint, unfinished, held)
-        int8 = unfinished / GRAPHS[f"onnx-{words.weights}"]
-        _to_int8(fp32, int8)
-        parity = measure_parity(checkpoint, {"onnx-fp32": fp32, "onnx-int8": int8}, held, data.task)
+        choice = _choose(checkpoint, words, data, fp32, held)
+        small = unfinished / GRAPHS[form]
+        lower(fp32, small, choice.plan)
+        parity = measure_parity(checkpoint, {"onnx-fp32": fp32, form: small}, held, data.task)
+        parity[form] |= _told(choice)
         (unfinished / _PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
     log.info(
-        "parity on %d validation rows: fp32 within %.1e of torch's logits; int8 within %.2g, %.1f %% same answers",
-        parity["rows"], parity["onnx-fp32"]["largest_difference"], parity["onnx-int8"]["largest_difference"],
-        100 * parity["onnx-int8"]["agreement"],
+        "parity on %d validation rows: fp32 within %.1e of torch's logits; %s within %.2g, %.1f %% same answers",
+        parity["rows"], parity["onnx-fp32"]["largest_difference"], words.weights, parity[form]["largest_difference"],
+        100 * parity[form]["agreement"],
     )  # fmt: skip
     return Path(folder)
+
+
+def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32: Path, held: Encoded) -> Choice:
+    """The plan for a graph; says what stays in more bits than asked for, and what is lost all the same."""
+    texts = checkpoint.encode(data, words.calibration.split)
+    drawn = np.random.default_rng(data.seed).permutation(len(texts))[: words.calibration.examples]
+    start: Precision = "token4" if words.weights == "int4" else "static" if words.activations == "static" else "token"
+    ranges = calibrate(fp32, texts.take(np.sort(drawn)), data.seed) if start == "static" else {}
+    products = {product.name: start for product in products_of(ir.load(fp32).graph)}
+    table_bits = 4 if (words.embeddings or words.weights) == "int4" else 8
+    choice = choose(
+        fp32,
+        Plan(products, ranges, table_bits, words.group),
+        held,
+        _share_changed(checkpoint, data.task),
+        words.changed,
+    )
+    if choice.kept:
+        up = [f"{name} ({choice.plan.products[name]})" for name in choice.kept]
+        log.info("%d of %d products stay in more bits: %s", len(up), len(products), ", ".join(up))
+    if choice.changed > words.changed:
+        log.warning(
+            "%s changes %.1f %% of the answers to validation texts, more than the %.1f %% of quantize.changed; "
+            "training with `simulate: int8` helps", words.weights, 100 * choice.changed, 100 * words.changed,
+        )  # fmt: skip
+    return choice
+
+
+def _share_changed(checkpoint: Checkpoint, task: TextClassification) -> Callable[[np.ndarray, np.ndarray], float]:
+    threshold = getattr(checkpoint.model.config, "threshold", 0.5)
+    return lambda found, expected: 1 - _agreement(found, expected, task, threshold)
+
+
+def _told(choice: Choice) -> dict[str, Any]:
+    """How many products became what, for the parity file."""
+    became = list(choice.plan.products.values())
+    return {"products": {name: became.count(name) for name in sorted(set(became))}, "in_more_bits": list(choice.kept)}
 
 
 def read_parity(folder: Path) -> dict[str, Any]:
@@ -57,11 +100,10 @@ def measure_parity(
     checkpoint: Checkpoint, graphs: dict[str, Path], held: Encoded, task: TextClassification
 ) -> dict[str, Any]:
     """For each graph the largest logit difference to torch, the share of equal answers, the score at batch 1 and 32."""
-    rows = np.arange(len(held))[:_PARITY_ROWS]
-    some = held.take(rows)
+    some = held.take(np.arange(min(_PARITY_ROWS, len(held))))
     threshold = getattr(checkpoint.model.config, "threshold", 0.5)
     expected = answer_all(Torch(checkpoint.model), some)
-    told: dict[str, Any] = {"rows": len(rows), "split": "validation", "metric": task.metric}
+    told: dict[str, Any] = {"rows": len(some), "split": "validation", "metric": task.metric}
     told["torch"] = {"score": task.score(task.predictions(expected, threshold), some.labels)}
     for name, path in graphs.items():
         engine = OnnxRuntime(path)
@@ -82,27 +124,3 @@ def _agreement(found: np.ndarray, expected: np.ndarray, task: TextClassification
     if task.problem == "regression":
         return float(np.isclose(found, expected, rtol=0.01, atol=0.01).mean())
     return float((task.predictions(found, threshold) == task.predictions(expected, threshold)).mean())
-
-
-def _to_int8(fp32: Path, int8: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with _quiet():
-        quantize_dynamic(
-            fp32, int8, op_types_to_quantize=_INT8_OPERATORS, per_channel=True, weight_type=QuantType.QInt8
-        )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """ONNX Runtime advises on the root logger to preprocess; the exported graph has its shapes already."""
-    root = logging.getLogger()
-    root.addFilter(_not_preprocessing)
-    try:
-        yield
-    finally:
-        root.removeFilter(_not_preprocessing)
-
-
-def _not_preprocessing(record: logging.LogRecord) -> bool:
-    return "pre-processing" not in record.getMessage()

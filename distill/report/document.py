@@ -167,7 +167,7 @@ def _parity_table(parity: dict[str, Any]) -> str:
         "| graph | largest logit difference | same answers | batch 1 | batch 32 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name in ("onnx-fp32", "onnx-int8"):
+    for name in (name for name in parity if name.startswith("onnx-")):
         found = parity[name]
         scores = " | ".join(f"{found['score'][f'batch {size}']:.4f}" for size in (1, 32))
         lines.append(f"| {name} | {found['largest_difference']:.2g} | {100 * found['agreement']:.1f} % | {scores} |")

@@ -11,7 +11,12 @@ from distill.report import drawing
 from distill.report.drawing import INK, MUTED, PAPER, SERIES, canvas, svg
 from distill.report.markup import Html, join, shorten, tag
 
-FORMATS = {"transformers": ("o", SERIES[0]), "onnx-fp32": ("s", SERIES[1]), "onnx-int8": ("D", SERIES[2])}
+FORMATS = {
+    "transformers": ("o", SERIES[0]),
+    "onnx-fp32": ("s", SERIES[1]),
+    "onnx-int8": ("D", SERIES[2]),
+    "onnx-int4": ("v", SERIES[2]),
+}
 _OTHER = ("^", SERIES[3])
 _LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1)))
 _LONGEST = 16  # characters of a label on an axis

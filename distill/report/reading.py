@@ -20,6 +20,6 @@ def reading_help(ledger: Ledger) -> list[str]:
             "tokenizer excluded; against the teacher in eager torch (as users run it) and on the same engine in fp32"
         )
     if any(row.scored_at_batch for row in ledger.rows):
-        lines.append("int8 is scored at batch 1 and at batch 32, and the worse score counts")
+        lines.append("fewer bits are scored at batch 1 and at batch 32, and the worse score counts")
     lines.append("memory: peak of a fresh process that loads the files and answers one text, interpreter included")
     return lines

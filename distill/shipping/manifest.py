@@ -15,8 +15,13 @@ from distill.safety import read_json
 
 NAME = "manifest.json"
 SCHEMA = 1
-Format = Literal["transformers", "onnx-fp32", "onnx-int8"]
-FOLDERS: dict[Format, str] = {"transformers": "transformers", "onnx-fp32": "onnx", "onnx-int8": "onnx"}
+Format = Literal["transformers", "onnx-fp32", "onnx-int8", "onnx-int4"]
+FOLDERS: dict[Format, str] = {
+    "transformers": "transformers",
+    "onnx-fp32": "onnx",
+    "onnx-int8": "onnx",
+    "onnx-int4": "onnx",
+}
 _MOST_FILES = 1000
 _ASIDE = (".git", ".gitattributes", ".cache")  # what the Hub and git put beside the files
 Tokens = Annotated[int, Field(ge=1, le=1 << 20)]

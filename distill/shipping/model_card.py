@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.engines import GRAPHS, ROUNDED
 from distill.recipe.settings import Recipe
 from distill.shipping import claims, snippets
 
@@ -63,7 +64,7 @@ def _front_matter(title: str, recipe: Recipe, report: Mapping[str, Any], facts: 
         datasets=[hub] if hub else None,
         library_name="transformers" if "transformers" in facts["formats"] else "onnx",
         pipeline_tag=recipe.task,
-        tags=["distill-toolkit", "knowledge-distillation", *(["onnx", "int8"] if facts["opset"] else [])],
+        tags=["distill-toolkit", "knowledge-distillation", *_graph_tags(facts)],
         model_name=title,
         eval_results=model_index(report, facts["formats"]),
     )
@@ -126,7 +127,8 @@ def _what(report: Mapping[str, Any], facts: Mapping[str, Any], rows: Sequence[Ro
     }
     given = "a pair of texts" if facts["preprocessing"]["texts"] == 2 else "a text"
     finetuned = " (fine-tuned on the same data)" if report.get("teacher", {}).get("finetuned") else ""
-    forms = {"transformers": "safetensors for transformers", "onnx-fp32": "an fp32 graph", "onnx-int8": "an int8 graph"}
+    forms = {"transformers": "safetensors for transformers", "onnx-fp32": "an fp32 graph"}
+    forms |= {form: f"an {form.removeprefix('onnx-')} graph" for form in ROUNDED}
     rows_told = ", ".join(f"*{row.title}*" for row in shipped.values())
     return (
         f"A compact text classifier, distilled from {_teacher(report)}{finetuned}. "
@@ -159,12 +161,12 @@ def _use(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     if "transformers" in facts["formats"]:
         asked = f'### transformers alone\n\n`pip install torch "transformers>={_version(facts, "transformers")}"`'
         parts.append(f"{asked}\n\n{_code(snippets.transformers_alone(facts))}")
-    if "onnx-int8" in facts["formats"]:
+    if _bits(facts):
         asked = "### onnxruntime and tokenizers alone\n\n`pip install onnxruntime tokenizers numpy`"
         note = f"The graphs use opset {facts['opset']}. `onnx/model.onnx` is the same in fp32."
         parts.append(f"{asked}\n\n{_code(snippets.onnxruntime_alone(facts))}\n\n{note}")
     parts.append(
-        "### distill's Predictor\n\n`pip install distill-toolkit`. It serves the int8 graph where there is one, "
+        "### distill's Predictor\n\n`pip install distill-toolkit`. It serves the smallest graph where there is one, "
         f"without torch, and may be asked from many threads.\n\n{_code(snippets.predictor(facts))}"
     )
     return "\n\n".join(parts)
@@ -202,9 +204,10 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         lines.append("* Every text gets one of the labels, also a text that none of them fits.")
     if facts["problem"] == "multi_label_classification":
         lines.append(f"* A label counts as given from a probability of {facts['threshold']:g}, chosen on validation.")
-    if "onnx-int8" in facts["formats"]:
+    if bits := _bits(facts):
         lines.append(
-            "* int8 activations are scaled by what is in the batch: an int8 answer depends a little on its neighbours."
+            f"* In {bits} activations are rounded: an answer that is close to call may be another than in fp32. "
+            "It hangs on its own text alone, never on what else is in the batch."
         )
     lines += [
         "* Latency is one machine's; ratios travel better than milliseconds, and neither travels far.",
@@ -234,8 +237,9 @@ def _contents(facts: Mapping[str, Any]) -> str:
     lines = []
     if "transformers" in facts["formats"]:
         lines.append("transformers/      config, safetensors and tokenizer; stock from_pretrained loads it")
-    if "onnx-int8" in facts["formats"]:
-        lines.append("onnx/              model.onnx (fp32), model_int8.onnx, tokenizer.json, config.json (label names)")
+    if bits := _bits(facts):
+        graph = GRAPHS[f"onnx-{bits}"]
+        lines.append(f"onnx/              model.onnx (fp32), {graph}, tokenizer.json, config.json (label names)")
     lines += [
         "recipe.yaml        how it was made",
         "report.json        every figure, for programs",
@@ -246,6 +250,15 @@ def _contents(facts: Mapping[str, Any]) -> str:
     if "report.html" in facts["extras"]:
         lines.append("report.html        the report as a page, with plots")
     return _code("\n".join(lines), "")
+
+
+def _bits(facts: Mapping[str, Any]) -> str | None:
+    """`int8` or `int4`, where a graph in so few bits is shipped."""
+    return next((form.removeprefix("onnx-") for form in ROUNDED if form in facts["formats"]), None)
+
+
+def _graph_tags(facts: Mapping[str, Any]) -> list[str]:
+    return ["onnx", bits] if (bits := _bits(facts)) else []
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distill import checkpoint as checkpoints
-from distill.engines import GRAPHS, Engine, OnnxRuntime
+from distill.engines import GRAPHS, ROUNDED, Engine, OnnxRuntime
 from distill.shipping import manifest as manifests
 
 HOW = (
@@ -72,12 +72,12 @@ def rounded(logits: np.ndarray) -> list[list[float]]:
 def tolerances(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How far each format's logits may be from the recorded ones on another machine.
 
-    fp32 as far as the export's own check allows. int8 as far again as quantization moved it: another processor's
+    fp32 as far as the export's own check allows. Fewer bits as far again as quantization moved it: another processor's
     integer kernels may round, and saturate, otherwise.
     """
     scale = {form: CLOSE * max(1.0, float(np.abs(found).max())) for form, found in logits.items()}
-    if "onnx-int8" in logits:
-        scale["onnx-int8"] = max(scale["onnx-int8"], distance(logits["onnx-int8"], reference(logits)))
+    for form in logits.keys() & set(ROUNDED):
+        scale[form] = max(scale[form], distance(logits[form], reference(logits)))
     return scale
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.engines import GRAPHS
+
 _SINGLE = ["A text of yours.", "Another one, as long as you like: what is too long is cut."]
 _PAIRS = [("The first text.", "The second one."), ("A question?", "An answer, as long as you like.")]
 
@@ -30,6 +32,7 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
 def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
     """ONNX Runtime, tokenizers and NumPy."""
     rule = facts["preprocessing"]
+    graph = next(file for form, file in GRAPHS.items() if form in facts["formats"])
     inputs = rule["inputs"]
     kinds = {
         "input_ids": "[row.ids for row in rows]",
@@ -49,7 +52,7 @@ def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
             "from tokenizers import Tokenizer",
             "",
             f'tokenizer = Tokenizer.from_file("onnx/tokenizer.json")  # cuts at {rule["max_length"]} tokens and pads',
-            'session = onnxruntime.InferenceSession("onnx/model_int8.onnx", providers=["CPUExecutionProvider"])',
+            f'session = onnxruntime.InferenceSession("onnx/{graph}", providers=["CPUExecutionProvider"])',
             'labels = json.loads(Path("onnx/config.json").read_text(encoding="utf-8"))["id2label"]',
             "",
             "",

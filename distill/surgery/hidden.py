@@ -47,6 +47,8 @@ def hidden_axes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     """
     facts = model.config.to_dict()
     hidden, more = anatomy.size(facts, "hidden_size"), hidden_multiple(facts)
+    while _meets(facts, hidden + more):
+        more += hidden_multiple(facts)
     other = reshape(like(model, _config(model, hidden + more)), shape_of(model))
     return _differences(model.state_dict(), other.state_dict(), hidden, hidden + more)
 
@@ -86,6 +88,11 @@ def _config(model: PreTrainedModel, number: int) -> PretrainedConfig:
             f"a hidden size of {number} has no room for a layer's heads: the config of this {family.model_type} makes "
             f"them as wide as the hidden size by their number, so it can be {least} at least; take heads out first"
         )
+    if key := _meets(facts, number):
+        raise CheckpointError(
+            f"a hidden size of {number} would equal {key}, for which transformers leaves out the projection "
+            f"between the two that this {family.model_type} has; take another multiple of {multiple}"
+        )
     before = anatomy.size(facts, "hidden_size")
     for stack in range(len(family.stacks)):
         setattr(config, family.key("neurons", stack), anatomy.size(facts, "neurons", stack))
@@ -98,6 +105,13 @@ def _config(model: PreTrainedModel, number: int) -> PretrainedConfig:
             setattr(config, key, number)
     setattr(config, family.key("hidden_size"), number)
     return config
+
+
+def _meets(facts: Mapping[str, Any], number: int) -> str | None:
+    """The key of an embedding size that a new hidden size would equal, where the old one doesn't."""
+    family = anatomy.family_of(facts)
+    keys = (key for key in family.follows if facts.get(key) != anatomy.size(facts, "hidden_size"))
+    return next((key for key in keys if facts.get(key) == number), None)
 
 
 def _differences(

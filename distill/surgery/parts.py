@@ -67,7 +67,7 @@ class Part:
     def follow(self) -> None:
         """Lets attributes follow."""
         for module, name, what in self.counts:
-            setattr(module, name, self.units if what == "heads" else self.units * self.width)
+            setattr(module, name, {"heads": self.units, "width": self.units * self.width, "one": 1}[what])
 
 
 def stacks_of(model: PreTrainedModel) -> list[list[nn.Module]]:

@@ -65,6 +65,8 @@ def reshape(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
         for part, number in zip(parts, counts, strict=True):
             if number != part.units:
                 part.keep(range(number))
+            else:
+                part.follow()
     if shape.embeddings is not None:
         narrow_table(model, shape.embeddings)
     return tell_config(model)

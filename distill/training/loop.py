@@ -298,6 +298,15 @@ class _Trainer(transformers.Trainer):
         rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
         self.saved = time.monotonic()
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Weights that are tied are saved under each of their names, which safetensors wants apart in memory."""
+        seen: set[int] = set()
+        apart: dict[str, torch.Tensor] = {}
+        for name, tensor in (self.model.state_dict() if state_dict is None else state_dict).items():
+            apart[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+            seen.add(tensor.data_ptr())
+        super()._save(output_dir, apart)
+
     def _warn_of_negligible(self) -> None:
         """Says once of a term that stayed below one hundredth of the loss for an epoch."""
         recent = self.record.records[-max(1, len(self.record.records) // len(self.record.epochs)) :]

@@ -5,7 +5,7 @@ settings and can be written in Python just as well as in YAML.
 """
 
 from distill.recipe.settings.base import Metric, Problem, Settings, Share
-from distill.recipe.settings.compression import Prune, Quantize, Vocabulary
+from distill.recipe.settings.compression import Calibration, Gradually, Prune, Quantize, Target, Vocabulary
 from distill.recipe.settings.data import Data, Source
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
 from distill.recipe.settings.models import Student, Teacher
@@ -16,11 +16,13 @@ from distill.recipe.settings.whole import Recipe, Step
 __all__ = [
     "AtLeastOrMost",
     "Bound",
+    "Calibration",
     "Data",
     "Distill",
     "Expect",
     "Finetune",
     "Format",
+    "Gradually",
     "HiddenStatesTerm",
     "Imitate",
     "LogitsTerm",
@@ -35,6 +37,7 @@ __all__ = [
     "Source",
     "Step",
     "Student",
+    "Target",
     "Teacher",
     "Term",
     "Timing",

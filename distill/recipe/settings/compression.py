@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings.base import Settings, Share, short
+from distill.recipe.settings.training import Distill
+
+
+class Calibration(Settings):
+    """The texts on which static activation ranges are measured."""
+
+    split: Literal["train", "validation"] = Field("train", description="where they come from; never the test split")
+    examples: int = Field(256, ge=1, description="how many")
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _not_the_test(cls, split: Any) -> Any:
+        if split == "test":
+            raise ValueError("what chooses ranges must not see the examples that score; take train")
+        return split
 
 
 class Quantize(Settings):
     """Export to ONNX, then store weights in fewer bits. Comes last."""
 
-    weights: Literal["int8"] = Field("int8", description="what the weights, the embedding table included, become")
+    weights: Literal["int8", "int4"] = Field("int8", description="what the weights become")
+    embeddings: Literal["int8", "int4"] | None = Field(
+        None, description="what the embedding tables become, with a scale a row or group; like the weights if unset"
+    )
+    activations: Literal["static", "token"] = Field(
+        "static",
+        description="how int8 activations are scaled: by ranges measured beforehand, which is fastest, or each token "
+        "by its own values; with int4 weights always by token",
+    )
+    calibration: Annotated[Calibration, short("examples")] = Field(
+        default_factory=Calibration, description="the texts on which static ranges are measured"
+    )
+    group: Literal[16, 32, 64, 128] = Field(32, description="how many 4-bit weights share a scale")
+    changed: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of validation answers that may change before sensitive layers are left in more bits",
+    )
 
 
 class Vocabulary(Settings):
@@ -26,11 +59,66 @@ class Vocabulary(Settings):
     )
 
 
+class Target(Settings):
+    """What the checkpoint may still cost, as a share of what it costs before the step: exactly one of them."""
+
+    latency: Share | None = Field(None, description="time of an answer on ONNX Runtime in fp32, on this machine")
+    size: Share | None = Field(None, description="bytes of the file that holds the weights")
+    parameters: Share | None = Field(None, description="number of parameters, tied ones counted once")
+    batch: int = Field(1, ge=1, description="examples in the batch whose latency counts")
+    tokens: int | None = Field(
+        None, ge=2, description="tokens an example in it; the median of the training split when not said"
+    )
+    threads: int = Field(1, ge=1, description="threads that ONNX Runtime may use for it")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Target:
+        if sum(given is not None for given in (self.latency, self.size, self.parameters)) != 1:
+            raise ValueError("name exactly one of `latency`, `size` and `parameters`")
+        idle = [word for word in ("batch", "tokens", "threads") if word in self.model_fields_set]
+        if self.latency is None and any(getattr(self, word) != _TIMED[word] for word in idle):
+            raise ValueError(
+                f"{', '.join(f'`{word}`' for word in idle)} say how latency is measured; the target is not"
+            )
+        return self
+
+    @property
+    def word(self) -> Literal["latency", "size", "parameters"]:
+        """What counts."""
+        return "latency" if self.latency is not None else "size" if self.size is not None else "parameters"
+
+    @property
+    def share(self) -> float:
+        """What may be left of it."""
+        return getattr(self, self.word)
+
+
+_TIMED = {word: Target.model_fields[word].default for word in ("batch", "tokens", "threads")}
+
+
+class Gradually(Settings):
+    """Prune in rounds with distillation after each; a recipe writes them out as steps of their own."""
+
+    rounds: int = Field(3, ge=2, le=100, description="how many times it is pruned, and distilled after it")
+    schedule: Literal["cubic", "linear"] = Field(
+        "cubic", description="how the shares grow: most in the first rounds (Zhu and Gupta 2017), or evenly"
+    )
+    distill: Distill = Field(default_factory=Distill, description="the distillation after each round")
+
+    def shares(self) -> list[float]:
+        """How much of all that goes is gone after each round; the last is 1."""
+        done = [round_ / self.rounds for round_ in range(1, self.rounds + 1)]
+        return [1 - (1 - share) ** 3 if self.schedule == "cubic" else share for share in done]
+
+
 class Prune(Settings):
     """Take heads, neurons, layers and vocabulary out, the least important first, and factorise the embeddings."""
 
     heads: Share | None = Field(None, description="share of the attention heads to take out")
     neurons: Share | None = Field(None, description="share of the feed-forward neurons to take out")
+    hidden_size: Share | None = Field(
+        None, description="share of the hidden dimensions to take out, with the heads that there is no room for then"
+    )
     layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
     vocabulary: Annotated[Vocabulary, short("keep")] | None = Field(
         None, description="trim the vocabulary, and the embeddings with it: used, or a number of tokens"
@@ -40,6 +128,12 @@ class Prune(Settings):
         ge=1,
         description="factorise the token table, V × H, into V × this · this × H, so that the tokens which training "
         "texts use most lose least; after the vocabulary is trimmed",
+    )
+    to: Target | None = Field(
+        None, description="heads and neurons go wherever they matter least for what they cost, down to this target"
+    )
+    gradually: Gradually | None = Field(
+        None, description="in rounds, with a distillation after each; shares and targets are those of the whole"
     )
     by: Literal["magnitude", "activations", "taylor", "fisher"] = Field(
         "fisher",
@@ -55,9 +149,49 @@ class Prune(Settings):
 
     @model_validator(mode="after")
     def _something(self) -> Prune:
-        if all(given is None for given in (self.heads, self.neurons, self.layers, self.vocabulary, self.embeddings)):
+        words = (*_SHARES, "layers", "to", *_AT_ONCE)
+        if all(getattr(self, word) is None for word in words):
             raise ValueError(
-                "say what to take out: a share of `heads` or `neurons`, `layers`, `vocabulary`, or a rank for "
-                "`embeddings`"
+                "say what to take out: a share of `heads`, `neurons` or `hidden_size`, `layers`, `vocabulary`, a rank "
+                "for `embeddings`, or `to`"
             )
+        if self.to is not None and (self.heads is not None or self.neurons is not None):
+            raise ValueError("`to` decides how many heads and neurons go; leave their shares out, or leave `to` out")
+        if self.gradually is not None and all(getattr(self, word) is None for word in (*_SHARES, "layers", "to")):
+            raise ValueError("`gradually` needs something that goes bit by bit: shares, `layers`, or `to`")
         return self
+
+    def rounds(self) -> list[Prune | Distill]:
+        """The steps that `gradually` stands for: each round takes a share of what the round before has left.
+
+        When s of all is to be gone after a round and r was gone before it, the round takes 1 - (1 - s)/(1 - r). The
+        vocabulary, which no distillation brings back, goes in the first, and so do the embeddings' dimensions.
+        """
+        steps: list[Prune | Distill] = []
+        before, layers_before = 0.0, 0
+        for number, done in enumerate(self.gradually.shares(), start=1):
+            told = {name: getattr(self, name) for name in type(self).model_fields}
+            told |= {"gradually": None}
+            for what in _SHARES:
+                if (share := told.get(what)) is not None:
+                    told[what] = _digits(1 - (1 - share * done) / (1 - share * before))
+            if self.to is not None:
+                gone = 1 - self.to.share
+                told["to"] = self.to.model_copy(update={self.to.word: _digits((1 - gone * done) / (1 - gone * before))})
+            if self.layers is not None:
+                layers = round(self.layers * number / self.gradually.rounds)
+                told["layers"], layers_before = (layers - layers_before) or None, layers
+            if number > 1:
+                told |= dict.fromkeys(_AT_ONCE)
+            before = done
+            if any(told.get(word) is not None for word in (*_SHARES, "layers", "to", *_AT_ONCE)):
+                steps += [type(self)(**told), self.gradually.distill]
+        return steps
+
+
+_SHARES = ("heads", "neurons", "hidden_size")  # what goes share by share
+_AT_ONCE = ("vocabulary", "embeddings")  # what goes in the first of several rounds
+
+
+def _digits(share: float) -> float:
+    return round(share, 6)

@@ -69,6 +69,19 @@ class Recipe(Settings):
 
     @field_validator("steps")
     @classmethod
+    def _rounds_written_out(cls, steps: list[Step]) -> list[Step]:
+        """A prune that goes gradually becomes the prunes and distillations that it stands for."""
+        written: list[Step] = []
+        for step in steps:
+            if step.prune is not None and step.prune.gradually is not None:
+                rounds = step.prune.rounds()
+                written += [Step(**{"prune" if isinstance(one, Prune) else "distill": one}) for one in rounds]
+            else:
+                written.append(step)
+        return written
+
+    @field_validator("steps")
+    @classmethod
     def _quantize_last(cls, steps: list[Step]) -> list[Step]:
         for position, step in enumerate(steps[:-1]):
             if step.kind == "quantize":

@@ -2,7 +2,7 @@
 
 Opset 23 keeps attention as one native node; the padding mask is folded to one additive (batch, 1, tokens, tokens)
 tensor before the model, so that no layer rebuilds it. Hidden states keep their names in the graph
-(`hidden_states.3`), and a parity check that fails can say where the two part.
+(`hidden_states.3`), and a parity check that fails can say where the two part. What is left is tidied.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
 from distill import anatomy
 from distill.checkpoint import Checkpoint
-from distill.data import Batch, Encoded, Splits, collate
+from distill.data import Encoded, Splits, collate
 from distill.disk import atomic_folder
-from distill.engines import GRAPHS, OnnxRuntime
+from distill.engines import GRAPHS
 from distill.errors import MachineError
-from distill.signals import inputs_for, read, tensors
+from distill.export.parity import check_parity
+from distill.export.tidying import tidy
+from distill.signals import inputs_for
 
 OPSET = 23
 _PARITY_ROWS, _AT_ONCE = 256, 32
-TOLERANCE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1)
 
 
 class _Exported(nn.Module):
@@ -77,7 +76,9 @@ def export(checkpoint: Checkpoint, path: Path) -> Path:
         except Exception as error:  # torch.export and the ONNX exporter raise kinds of their own without a common base
             raise MachineError(f"torch can't export a {type(model).__name__} to ONNX: {error}") from error
     graph = program.model.graph
-    del graph.outputs[1:]
+    while len(graph.outputs) > 1:  # `del` would leave them marked as outputs
+        graph.outputs.pop()
+    tidy(program.model)
     made = (value for node in graph.all_nodes() for value in node.outputs)
     for thing in (graph, *graph.inputs, *graph.initializers.values(), *graph.all_nodes(), *made):
         thing.metadata_props.clear()  # the exporter's own stack traces, half a megabyte of them
@@ -103,44 +104,6 @@ def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
     for start in range(0, min(_PARITY_ROWS, len(held)), _AT_ONCE):
         check_parity(checkpoint, path, collate(held, list(range(start, min(start + _AT_ONCE, len(held))))))
     return path
-
-
-def check_parity(checkpoint: Checkpoint, path: Path, batch: Batch) -> float:
-    """The largest difference between torch's and the graph's fp32 logits on a batch of real examples.
-
-    Raises MachineError naming the first tensor that differs when it is beyond TOLERANCE.
-    """
-    model = checkpoint.model.eval()
-    with torch.inference_mode():
-        expected = read(model, tensors(batch, model.device)).logits.float().numpy(force=True)
-    found = OnnxRuntime(path).answer(batch)
-    difference = float(np.abs(expected - found).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        where = first_difference(checkpoint, path, batch)
-        raise MachineError(f"{path}: the graph's logits differ from torch's by {difference:.3g}; {where}")
-    return difference
-
-
-def first_difference(checkpoint: Checkpoint, path: Path, batch: Batch) -> str:
-    """The first hidden state, from the embeddings up, on which torch and a graph disagree; in words."""
-    model = checkpoint.model.eval()
-    given = inputs_for(model, tensors(batch, model.device))
-    with torch.inference_mode():
-        expected = model(**given, output_hidden_states=True).hidden_states
-    graph = onnx.load(path)
-    made = {name for node in graph.graph.node for name in node.output}
-    names = [name for name in (f"hidden_states.{layer}" for layer in range(len(expected))) if name in made]
-    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    feed = {name: tensor.numpy(force=True) for name, tensor in given.items()}
-    real = batch["attention_mask"].astype(bool)
-    for name, found in zip(names, session.run(names, feed), strict=True):
-        theirs = expected[int(name.rsplit(".", 1)[1])].float().numpy(force=True)
-        if not np.abs(theirs - found)[real].max() <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
-            return f"the first tensor that differs is {name}"
-    return "every hidden state agrees, so the first tensor that differs is in the head"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,84 @@
+"""Which products bear few bits: sensitive ones are left in more, by what changes on validation texts."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from distill.data import Encoded
+from distill.engines import OnnxRuntime, answer_all
+from distill.quantization.lowering import Plan, Precision, lower
+
+log = logging.getLogger(__name__)
+_RANKED_ON = 64  # validation texts on which products are compared
+_MORE: dict[Precision, Precision] = {"static": "token", "token4": "token", "token": "fp32"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, the share of validation answers that it changes, and which products it keeps in more bits than asked."""
+
+    plan: Plan
+    changed: float
+    kept: tuple[str, ...]
+
+
+def choose(
+    fp32: Path, plan: Plan, held: Encoded, changed: Callable[[np.ndarray, np.ndarray], float], most: float
+) -> Choice:
+    """The plan with as few products in more bits as need be so that at most a share of validation answers changes.
+
+    `changed(logits, fp32 logits)` is that share. Products are ranked by how far the logits move (mean square) when each
+    alone is rounded; then the most sensitive 1, 2, 4, … go one rung up: from static ranges or 4 bits to 8 bits by
+    token, from there to fp32, a quarter of them at the most. When nothing helps, the plan that changes least is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
+        expected = answer_all(OnnxRuntime(fp32), held)
+
+        def answers(tried: Plan, texts: Encoded) -> np.ndarray:
+            path = Path(scratch) / "tried.onnx"
+            lower(fp32, path, tried)
+            return answer_all(OnnxRuntime(path), texts)
+
+        def judged(tried: Plan, kept: Sequence[str]) -> Choice:
+            return Choice(tried, changed(answers(tried, held), expected), tuple(kept))
+
+        best = judged(plan, ())
+        if best.changed <= most:
+            return best
+        log.info("int8 changes %.1f %% of the answers; looking for the sensitive layers", 100 * best.changed)
+        some = held.take(np.arange(min(_RANKED_ON, len(held))))
+        ranked = _ranked(plan, lambda tried: answers(tried, some), answer_all(OnnxRuntime(fp32), some))
+        for tried, kept in _rungs(plan, ranked):
+            found = judged(tried, kept)
+            best = found if found.changed < best.changed else best
+            if best.changed <= most:
+                break
+        return best
+
+
+def _ranked(plan: Plan, answers: Callable[[Plan], np.ndarray], expected: np.ndarray) -> list[str]:
+    """Products, the most sensitive first."""
+    moved = {}
+    for name in tqdm(plan.products, desc="sensitive layers", unit="layer"):
+        alone = {other: plan.products[other] if other == name else "fp32" for other in plan.products}
+        tried = Plan(alone, plan.ranges, plan.table_bits, plan.group)
+        moved[name] = float(np.square(answers(tried) - expected).mean())
+    return sorted(moved, key=lambda name: -moved[name])
+
+
+def _rungs(plan: Plan, ranked: Sequence[str]) -> list[tuple[Plan, Sequence[str]]]:
+    """Plans that spend more and more: all that may by token at last, then a quarter in fp32."""
+    found, products = [], dict(plan.products)
+    for upper, most in (("token", len(ranked)), ("fp32", len(ranked) // 4)):
+        mine = [name for name in ranked if _MORE.get(products[name]) == upper][:most]
+        for number in sorted({min(2**power, len(mine)) for power in range(len(mine).bit_length() + 1)} - {0}):
+            products |= dict.fromkeys(mine[:number], upper)
+            found.append((Plan(dict(products), plan.ranges, plan.table_bits, plan.group), mine[:number]))
+    return found

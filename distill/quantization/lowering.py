@@ -1,0 +1,151 @@
+"""From an fp32 graph to one with rounded weights, one node a product.
+
+* `static`: activations are rounded to 8 bits by a range that was measured beforehand, and multiplied with int8 weights
+  that have a scale an output (QuantizeLinear, MatMulIntegerToFloat). The range is the same whatever is in a batch.
+* `token`: each block of each token's activations is rounded by its own largest value (MatMulNBits, accuracy level 4),
+  with weights of 8 or 4 bits in blocks. Slower and more exact, and again a token hangs on no other.
+* `fp32`: the product stays as it is.
+
+Tables are looked up in few bits, a scale for each block of a row (GatherBlockQuantized). A sum in front of a layer norm
+goes into it (SkipLayerNormalization); biases are in the products. The operators are ONNX Runtime's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from distill.quantization import arithmetic
+from distill.quantization.products import Lookup, Product, lookups_of, products_of
+
+Precision = Literal["static", "token", "token4", "fp32"]
+RUNTIME = "com.microsoft"
+_TOKEN_BLOCK = 128  # inputs that share a scale in 8 bits
+_INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy level
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of each product, by its name; the ranges of what `static` ones are given, by the value's name."""
+
+    products: Mapping[str, Precision]
+    ranges: Mapping[str, tuple[float, float]]
+    table_bits: int = 8
+    group: int = 32  # weights that share a scale in 4 bits
+
+
+def lower(fp32: Path, target: Path, plan: Plan) -> None:
+    """Writes the graph of a plan."""
+    model = ir.load(fp32)
+    graph = model.graph
+    graph.opset_imports[RUNTIME] = 1
+    rounded: dict[str, ir.Value] = {}
+    for product in products_of(graph):
+        match plan.products[product.name]:
+            case "static":
+                _static(product, plan.ranges[str(product.given.name)], rounded)
+            case "token":
+                _token(product, 8, _TOKEN_BLOCK)
+            case "token4":
+                _token(product, 4, plan.group)
+    for lookup in lookups_of(graph):
+        _look_up(lookup, plan)
+    for node in list(graph):
+        _skip_into_norm(node)
+    common.RemoveUnusedNodesPass()(model)
+    ir.save(model, target)
+
+
+def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir.Value]) -> None:
+    given = str(product.given.name)
+    scale, zero = arithmetic.scale_of(*limits)
+    at = product.nodes[0]
+    scale_value, zero_value = _hold(at, f"{given}.scale", scale), _hold(at, f"{given}.zero_point", zero)
+    if given not in rounded:
+        node = _add(at, "QuantizeLinear", [product.given, scale_value, zero_value], f"{given}.int8", domain="")
+        rounded[given] = node.outputs[0]
+    integers, scales = arithmetic.by_column(product.weight)
+    names = [f"{product.stored}.{part}" for part in ("int8", "scales", "zero_points", "bias.fp32")]
+    arrays = [integers, scales, np.zeros(len(scales), np.int8), product.bias]
+    weight, weight_scales, weight_zeros, bias = (
+        None if array is None else _hold(at, name, array) for name, array in zip(names, arrays, strict=True)
+    )
+    inputs = [rounded[given], weight, scale_value, weight_scales, zero_value, weight_zeros, bias]
+    _replace(product, _add(at, "MatMulIntegerToFloat", inputs, f"{product.name}.product"))
+
+
+def _token(product: Product, bits: int, block: int) -> None:
+    at, (inputs, outputs) = product.nodes[0], product.weight.shape
+    integers, scales = arithmetic.in_blocks(product.weight.T, bits, block)
+    weight = _hold(at, f"{product.stored}.int{bits}", arithmetic.packed(integers, bits))
+    bias = None if product.bias is None else _hold(at, f"{product.stored}.bias.fp32", product.bias)
+    given = [product.given, weight, _hold(at, f"{product.stored}.scales", scales), None, None, bias]
+    words = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
+    _replace(product, _add(at, "MatMulNBits", given, f"{product.name}.product", **words))
+
+
+def _look_up(lookup: Lookup, plan: Plan) -> None:
+    columns = lookup.table.shape[1]
+    bits = plan.table_bits if columns % 2 == 0 else 8  # two 4-bit numbers share a byte
+    block = plan.group if bits == 4 else 1 << max(4, (columns - 1).bit_length())  # in 8 bits a scale a row
+    integers, scales = arithmetic.in_blocks(lookup.table, bits, block)
+    flat = integers.reshape(len(integers), -1)[:, :columns]
+    table = _hold(lookup.node, f"{lookup.name}.int{bits}", arithmetic.packed(flat, bits))
+    made, ids = lookup.node.outputs[0], lookup.node.inputs[1]
+    given = [table, ids, _hold(lookup.node, f"{lookup.name}.scales", scales)]
+    words = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    node = _add(lookup.node, "GatherBlockQuantized", given, f"{made.name}.row", **words)
+    _take_over(node.outputs[0], made)
+
+
+def _skip_into_norm(norm: ir.Node) -> None:
+    """LayerNormalization(a + b) in one node, where nobody else needs the sum and nothing is broadcast."""
+    if norm.op_type != "LayerNormalization" or norm.domain or len(norm.inputs) != 3:
+        return
+    total, axis = norm.inputs[0].producer(), norm.attributes.get_int("axis", -1)
+    if total is None or total.op_type != "Add" or axis != -1 or len(total.outputs[0].consumers()) > 1:
+        return
+    shapes = [value.shape for value in total.inputs]
+    if None in shapes or len(shapes[0]) != 3 or shapes[0] != shapes[1]:
+        return
+    words = {"epsilon": norm.attributes.get_float("epsilon", 1e-5)}
+    given = [*total.inputs, *norm.inputs[1:]]
+    node = _add(norm, "SkipLayerNormalization", given, f"{norm.outputs[0].name}.skip", **words)
+    _take_over(node.outputs[0], norm.outputs[0])
+
+
+def _add(
+    at: ir.Node, kind: str, inputs: list[ir.Value | None], name: str, *, domain: str = RUNTIME, **words: float
+) -> ir.Node:
+    """A node of one output, put in front of another."""
+    node = ir.node(kind, inputs, words, domain=domain)
+    node.outputs[0].name = name
+    at.graph.insert_before(at, node)
+    return node
+
+
+def _hold(at: ir.Node, name: str, array: np.ndarray | np.generic) -> ir.Value:
+    """A constant of the graph; the one that is there already where the name is known."""
+    if name not in at.graph.initializers:
+        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        of_type = ir.TensorType(tensor.dtype)
+        at.graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=of_type, const_value=tensor))
+    return at.graph.initializers[name]
+
+
+def _replace(product: Product, node: ir.Node) -> None:
+    _take_over(node.outputs[0], product.made)
+
+
+def _take_over(new: ir.Value, old: ir.Value) -> None:
+    """Gives a new value an old one's place, name and shape."""
+    new.shape, new.type = old.shape, old.type
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    name = old.name
+    old.name, new.name = f"{name}.before", name

@@ -1,0 +1,339 @@
+"""Pruning to a target, gradually, and in width: what is promised is what is counted, and what stays is worth most."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import load_tiny, make_splits
+from transformers import AutoModelForSequenceClassification
+
+from distill import Distill, Prune, anatomy, checkpoint, prune, surgery
+from distill.checkpoint import Checkpoint
+from distill.cli import main
+from distill.data import collate
+from distill.errors import CheckpointError, RecipeError
+from distill.losses import LOSSES
+from distill.pruning.compensation import moments, removal
+from distill.pruning.costs import Costs, Curve, count, share_out
+from distill.pruning.hidden import importance_of_dims
+from distill.pruning.latency import MachineClock
+from distill.pruning.sites import sites_of
+from distill.recipe import load, to_yaml
+from distill.recipe.settings import Target
+from distill.signals import read, tensors
+
+WAYS = ("magnitude", "activations", "taylor", "fisher")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_splits()
+
+
+@pytest.fixture
+def model(tmp_path, family) -> Checkpoint:
+    return load_tiny(tmp_path / "tiny", family)
+
+
+class Sum:
+    """A clock that adds up: a head takes 2 ms, a neuron 0.1 ms, the rest 5 ms; `drag` is what a table doesn't know."""
+
+    def __init__(self, drag: float = 0.0) -> None:
+        self.drag, self.asked = drag, 0
+
+    def costs(self, model: Checkpoint) -> float:
+        shape = surgery.shape_of(model.model)
+        return 5 + 2 * sum(shape.heads) + 0.1 * sum(shape.neurons)
+
+    def table(self, whole, now, sites, multiples):
+        return Costs(
+            "ms", self.costs(whole), 5.0, {"heads": Curve((0, 4), (0.0, 8.0)), "neurons": Curve((0, 64), (0.0, 6.4))}
+        )
+
+    def ratio(self, whole, pruned):
+        self.asked += 1
+        return (self.costs(pruned) + self.drag) / (self.costs(whole) + self.drag)
+
+
+def logits(found: Checkpoint, data) -> np.ndarray:
+    encoded = found.encode(data, "test")
+    with torch.inference_mode():
+        return read(found.model.eval(), tensors(collate(encoded, list(range(24))), found.model.device)).logits.numpy()
+
+
+# ----------------------------------------------------------------------------------------------- what is worth what
+
+
+def test_between_measured_widths_costs_are_on_a_line_and_go_on_beyond():
+    assert Curve((2, 4, 8), (1.0, 3.0, 4.0)).at([2, 3, 6, 8, 12]).tolist() == [1.0, 2.0, 3.5, 4.0, 5.0]
+
+
+def test_the_knapsack_is_that_of_trying_everything(bert):
+    """Three sites with few choices: every combination within the budget is tried."""
+    sites = sites_of(bert.model, ["heads", "neurons"])[:3]
+    rng = np.random.default_rng(7)
+    losses = [np.concatenate([[0], np.cumsum(np.sort(rng.random(site.units)) ** 2)]) for site in sites]
+    curves = {"heads": Curve((1, 2, 4), (0.0, 3.0, 5.0)), "neurons": Curve((16, 32, 64), (0.0, 2.5, 9.0))}
+    costs, multiples = Costs("ms", 30.0, 4.0, curves), {"heads": 1, "neurons": 16}
+    ways = [range(1, 5) if site.what == "heads" else range(16, 65, 16) for site in sites]
+    for budget in (4.0, 8.0, 13.0, 17.5, 23.0):
+        found = share_out(sites, losses, costs, budget, multiples, uniform=False)
+        assert costs.total(sites, found) <= budget + 1e-9
+
+        def lost(numbers) -> float:
+            return sum(loss[site.units - n] for site, loss, n in zip(sites, losses, numbers, strict=True))
+
+        best = min(lost(way) for way in itertools.product(*ways) if costs.total(sites, way) <= budget)
+        assert lost(found) == pytest.approx(best)
+    assert share_out(sites, losses, costs, 3.9, multiples, uniform=False) is None
+
+
+def test_parameters_and_bytes_of_units_are_counted_to_the_last(model):
+    whats = ["neurons"] if model.model.config.model_type == "mpnet" else ["heads", "neurons"]
+    sites = sites_of(model.model, whats)
+    numbers = [2 if site.what == "heads" else 24 for site in sites]
+    kept = {
+        what: [list(range(n)) for site, n in zip(sites, numbers, strict=True) if site.what == what] for what in whats
+    }
+    smaller = Checkpoint(surgery.keep_units(model.model, kept.get("heads"), kept["neurons"]), model.tokenizer)
+    for unit, each in (("parameters", 1), ("bytes", 4)):
+        costs = count(model, sites, unit, 1.0)
+        assert costs.total(sites, numbers) == each * smaller.parameters
+        assert costs.total(sites, [site.units for site in sites]) == each * model.parameters
+
+
+def test_what_a_refit_makes_up_for_is_what_least_squares_says(bert, data):
+    """Against fits done one by one: the error, felt through G, of the best weights without each of the columns."""
+    site = sites_of(bert.model, ["neurons"])[1]
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.randn(300, 64, generator=generator) @ torch.randn(64, 64, generator=generator)
+    inputs[:, 5] = inputs[:, 6] * 2  # one stands for the other
+    slopes = torch.randn(50, 32, generator=generator)
+    second, felt = inputs.T @ inputs / 300, slopes.T @ slopes / 50
+    going, lost = removal(site, second.clone(), felt, 1)
+    assert going[0] in (5, 6)
+    weight = site.mixing.detach().double()
+    ridge = 1e-2 * float(second.double().diagonal().mean()) * torch.eye(64, dtype=torch.float64)
+    square = second.double() + ridge
+
+    def best_without(gone: list[int]) -> float:
+        kept = [i for i in range(64) if i not in gone]
+        fitted = torch.zeros_like(weight)
+        fitted[:, kept] = weight @ square[:, kept] @ torch.linalg.inv(square[kept][:, kept])
+        change = weight - fitted
+        return float(torch.trace(felt.double() @ change @ square @ change.T))
+
+    for number in (1, 2, 10, 40):
+        assert lost[number] == pytest.approx(best_without(going[:number]), rel=1e-4)
+    second_best = min(best_without([going[0], other]) for other in range(64) if other != going[0])
+    assert lost[2] == pytest.approx(second_best, rel=1e-4)
+
+
+def test_the_moments_are_those_of_inputs_and_slopes(bert, data):
+    sites = sites_of(bert.model, ["heads", "neurons"])
+    found = moments(bert, sites, data, [2, 9, 11])
+    encoded = bert.encode(data, "train").take(np.array([2, 9, 11]))
+    batch = tensors(collate(encoded, [0, 1, 2]), bert.model.device)
+    kept = []
+    hook = sites[3].mixer.register_forward_hook(lambda _, given, made: kept.append((given[0], made)))
+    loss = LOSSES["cross_entropy"](read(bert.model, batch).logits, batch["labels"]) * 3
+    hook.remove()
+    (slope,) = torch.autograd.grad(loss, [kept[0][1]])
+    real = batch["attention_mask"].bool()
+    given, slope = kept[0][0][real], slope[real]
+    assert torch.allclose(found[3][0], given.T @ given / len(given), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(found[3][1], slope.T @ slope / 3, rtol=1e-3, atol=1e-7)
+
+
+# ------------------------------------------------------------------------------------------------------- the target
+
+
+@pytest.mark.parametrize("by", WAYS)
+@pytest.mark.parametrize("uniform", [False, True])
+def test_the_target_is_kept_and_hardly_more_than_it_is_given_away(bert, data, by, uniform):
+    words = Prune(to={"latency": 0.6}, by=by, uniform=uniform, examples=24)
+    smaller = prune(bert, words, data=data, clock=Sum())
+    ratio = Sum().ratio(bert, smaller)
+    assert 0.5 < ratio <= 0.6
+    shape = surgery.shape_of(smaller.model)
+    assert all(number % 8 == 0 for number in shape.neurons)
+    assert not uniform or (len(set(shape.heads)) == 1 and len(set(shape.neurons)) == 1)
+
+
+def test_where_the_table_promises_too_much_the_budget_is_tightened(bert, data):
+    clock = Sum(drag=12.0)
+    smaller = prune(bert, Prune(to={"latency": 0.6}, examples=24), data=data, clock=clock)
+    assert Sum(drag=12.0).ratio(bert, smaller) <= 0.6
+    assert 1 < clock.asked <= 5
+
+
+@pytest.mark.parametrize("word", ["parameters", "size"])
+def test_what_is_counted_is_within_the_target(model, data, word, tmp_path):
+    smaller = prune(model, Prune(to={word: 0.7}, examples=24, multiple_of=4), data=data)
+    folders = [found.save(tmp_path / name) for name, found in (("whole", model), ("smaller", smaller))]
+    bytes_ = [(folder / "model.safetensors").stat().st_size for folder in folders]
+    found = smaller.parameters / model.parameters if word == "parameters" else bytes_[1] / bytes_[0]
+    assert 0.66 < found <= 0.7
+
+
+def test_layers_and_vocabulary_count_towards_the_target(bert, data):
+    words = Prune(to={"parameters": 0.4}, layers=2, vocabulary={"keep": "used"}, examples=24)
+    smaller = prune(bert, words, data=data)
+    assert len(surgery.layers_of(smaller.model)) == 2
+    assert 0.36 < smaller.parameters / bert.parameters <= 0.4
+    with pytest.raises(CheckpointError, match=r"size: 0\.2 can't be reached.* 0\.29\d is left, the nearest.*`layers`"):
+        prune(bert, Prune(to={"size": 0.2}, examples=24), data=data)
+
+
+def test_the_same_table_gives_the_same_checkpoint(bert, data):
+    words = Prune(to={"latency": 0.5}, examples=24)
+    one, other = (prune(bert, words, data=data, clock=Sum()).model.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_machine_has_a_table_of_its_own(tmp_path, data):
+    """That it can be made and is whole; what it says is the machine's."""
+    tiny = load_tiny(tmp_path / "tiny", num_hidden_layers=1, num_attention_heads=2)
+    clock = MachineClock(Target(latency=0.5, batch=2, tokens=8), data, tmp_path, rounds=3)
+    costs = clock.table(tiny, tiny, sites_of(tiny.model, ["heads"]), {"heads": 1})
+    assert costs.curves["heads"].units == (1, 2)
+    assert 0 == costs.curves["heads"].costs[0] <= costs.curves["heads"].costs[1]
+    assert clock.ratio(tiny, tiny) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"to": {"latency": 0.5, "size": 0.5}}, "exactly one of"),
+        ({"to": {"batch": 8}}, "exactly one of"),
+        ({"to": {"latency": 1.0}}, "less than 1"),
+        ({"to": {"size": 0.5, "tokens": 8}}, "say how latency is measured"),
+        ({"to": {"latency": 0.5}, "neurons": 0.5}, "`to` decides how many heads and neurons go"),
+        ({"vocabulary": "used", "gradually": {"rounds": 2}}, "needs something that goes bit by bit"),
+        ({"heads": 0.5, "gradually": {"rounds": 1}}, "greater than or equal to 2"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused(recipe_file, words, said):
+    with pytest.raises(RecipeError, match=said):
+        load(recipe_file(steps=[{"prune": words}]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"heads": 0.95}, "steps.0.prune.heads: 0.95 of 4 heads a layer leaves nothing"),
+        ({"neurons": 0.99}, "steps.0.prune.neurons: 0.99 of 64 neurons a layer leaves nothing"),
+        ({"hidden_size": 0.99}, "steps.0.prune.hidden_size: 0.99 of 32 dimensions leaves none"),
+    ],
+)
+def test_check_refuses_to_take_everything(recipe_file, words, said):
+    done = CliRunner().invoke(main, ["check", str(recipe_file(steps=[{"prune": words}]))])
+    assert done.exit_code == 2 and said in done.output
+
+
+# -------------------------------------------------------------------------------------------------------- gradually
+
+
+def test_rounds_take_what_the_schedule_says_of_the_whole():
+    words = Prune(heads=0.5, neurons=0.8, layers=2, vocabulary={"keep": "used"}, gradually={"rounds": 4})
+    steps = words.rounds()
+    assert [type(step) for step in steps] == [Prune, Distill] * 4
+    for what, share in (("heads", 0.5), ("neurons", 0.8)):
+        left = np.cumprod([1 - getattr(step, what) for step in steps[::2]])
+        assert left == pytest.approx([1 - share * (1 - (1 - k / 4) ** 3) for k in (1, 2, 3, 4)], abs=1e-5)
+    assert sum(step.layers or 0 for step in steps[::2]) == 2 and max(step.layers or 0 for step in steps[::2]) == 1
+    assert [step.vocabulary is None for step in steps[::2]] == [False, True, True, True]
+    even = Prune(to={"latency": 0.4}, gradually={"rounds": 3, "schedule": "linear"}).rounds()[::2]
+    assert np.cumprod([step.to.share for step in even]) == pytest.approx([0.8, 0.6, 0.4], abs=1e-5)
+
+
+def test_a_recipe_writes_rounds_out_and_reads_back_the_same(recipe_file, tmp_path):
+    steps = [
+        {"prune": {"neurons": 0.5, "heads": 0.25, "gradually": {"rounds": 2, "distill": {"epochs": 1}}}},
+        "quantize",
+    ]
+    recipe = load(recipe_file(steps=steps))
+    assert [step.kind for step in recipe.steps] == ["prune", "distill", "prune", "distill", "quantize"]
+    (tmp_path / "written.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path / "written.yaml") == recipe
+
+
+def test_a_run_prunes_gradually(recipe_file, tmp_path, without_memory):
+    gradually = {"rounds": 2, "distill": {"imitate": {"logits": 1.0}, "epochs": 1}}
+    steps = [{"prune": {"neurons": 0.5, "heads": 0.5, "examples": 24, "gradually": gradually}}]
+    recipe = recipe_file(steps=steps)
+    told = CliRunner().invoke(main, ["check", str(recipe)])
+    assert "step 1-prune: heads 0.4375, neurons 0.4375" in told.output and "4-distill" in told.output
+    done = CliRunner().invoke(main, ["run", str(recipe), "--smoke", "--output", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    names = [row["name"] for row in json.loads((tmp_path / "run" / "report.json").read_text())["rows"]]
+    assert names == ["teacher", "1-prune", "2-distill", "3-prune", "4-distill"]
+    shape = surgery.shape_of(checkpoint.load(tmp_path / "run" / "4-distill").model)
+    assert (sum(shape.heads), sum(shape.neurons)) == (4, 64)
+
+
+def test_a_step_alone_does_not_go_gradually(bert, data):
+    with pytest.raises(CheckpointError, match=r"prune\.gradually.*rounds\(\)"):
+        prune(bert, Prune(heads=0.5, gradually={"rounds": 2}), data=data)
+
+
+# ------------------------------------------------------------------------------------------------------ hidden size
+
+
+@pytest.mark.parametrize("by", WAYS)
+def test_a_dimension_that_nobody_feels_is_the_least_important(bert, data, by):
+    """Its column and row are zero wherever the stream is written or read."""
+    silent = bert.copy()
+    with torch.no_grad():
+        for name, axes in surgery.hidden_axes(silent.model).items():
+            for axis in axes:
+                silent.model.state_dict()[name].select(axis, 7).zero_()
+    scores = importance_of_dims(silent, by, data, range(24)).scores
+    assert scores.shape == (32,) and int(scores.argmin()) == 7
+
+
+def test_the_gate_on_a_dimension_is_the_loss_s_slope(bert, data):
+    rows = [4, 7]
+    found = importance_of_dims(bert, "fisher", data, rows).derivatives
+    encoded = bert.encode(data, "train").take(np.array(rows))
+    order = np.argsort(-(-encoded.lengths // 4) * 4, kind="stable")
+    for place, example in enumerate(order):
+        batch = tensors(collate(encoded, [int(example)]), bert.model.device)
+
+        def loss(by: float, batch=batch) -> float:
+            changed = bert.copy().model.double()
+            scale = torch.ones(32, dtype=torch.float64)
+            scale[11] += by
+            for layer in surgery.layers_of(changed):
+                layer.register_forward_pre_hook(lambda _, given: (given[0] * scale, *given[1:]))
+            surgery.layers_of(changed)[-1].register_forward_hook(
+                lambda _, __, made: (made[0] * scale, *made[1:]) if isinstance(made, tuple) else made * scale
+            )
+            with torch.no_grad():
+                answer = changed(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+                return float(torch.nn.functional.cross_entropy(answer, batch["labels"]))
+
+        slope = (loss(1e-4) - loss(-1e-4)) / 2e-4
+        assert float(found[place, 11]) == pytest.approx(slope, rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "mpnet"])
+def test_hidden_dimensions_go_and_stock_transformers_loads_what_is_left(tmp_path, data, family):
+    whole = load_tiny(tmp_path / "tiny", family)
+    smaller = prune(whole, Prune(hidden_size=0.3, examples=24), data=data)
+    assert anatomy.size(smaller.model.config.to_dict(), "hidden_size") == 24  # whole heads of 8
+    assert max(surgery.shape_of(smaller.model).heads) == 3
+    folder = smaller.save(tmp_path / "smaller")
+    stock = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert np.abs(logits(Checkpoint(stock, smaller.tokenizer), data) - logits(smaller, data)).max() < 1e-5
+
+
+def test_hidden_size_and_a_target_go_together(bert, data):
+    smaller = prune(bert, Prune(hidden_size=0.25, to={"parameters": 0.5}, examples=24), data=data)
+    assert 0.45 < smaller.parameters / bert.parameters <= 0.5
+    assert anatomy.size(smaller.model.config.to_dict(), "hidden_size") == 24
