@@ -52,7 +52,7 @@ class Bench:
             kind,
             start=start_bytes,
             teacher=teacher_bytes,
-            settings=words.model_dump(mode="json"),
+            settings=said(words),
             dtype=str(choose_dtype(words.dtype)),
             processes=PartialState().num_processes,
         )
@@ -72,7 +72,7 @@ class Bench:
 
     def student(self, pupil: Callable[[], Checkpoint], teacher_bytes: str, own_bytes: str | None, link: Path) -> Piece:
         """The student before it is trained."""
-        words = self.plan.recipe.student.model_dump(mode="json", exclude={"checkpoint", "revision"})
+        words = said(self.plan.recipe.student, but={"checkpoint", "revision"})
         facts = self.facts("student", teacher=teacher_bytes, settings=words, checkpoint=own_bytes)
 
         def make(files: Path, _: Path) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Bench:
 
     def pruned(self, words: settings.Prune, start: Checkpoint, start_bytes: str, link: Path) -> Piece:
         """A checkpoint with less in it."""
-        facts = self.facts("prune", start=start_bytes, settings=words.model_dump(mode="json"))
+        facts = self.facts("prune", start=start_bytes, settings=said(words))
 
         def make(files: Path, _: Path) -> dict[str, Any]:
             pruning.prune(start, words, data=self.plan.data).save(files)
@@ -102,7 +102,7 @@ class Bench:
 
     def quantized(self, words: settings.Quantize, start: Checkpoint, start_bytes: str, link: Path) -> Piece:
         """The graphs of a checkpoint."""
-        facts = self.facts("quantize", start=start_bytes, settings=words.model_dump(mode="json"))
+        facts = self.facts("quantize", start=start_bytes, settings=said(words))
 
         def make(files: Path, _: Path) -> dict[str, Any]:
             quantization.quantize(start, words, data=self.plan.data, folder=files)
@@ -125,6 +125,13 @@ class Bench:
         facts = self.facts("score", served=served, format=subject.format, threshold=subject.threshold)
         piece = self.store.piece("score", facts, lambda *_: {"quality": score(subject, self.plan.data).as_dict()})
         return Quality.from_dict(piece.told["quality"])
+
+
+def said(words: settings.Settings, but: set[str] | None = None) -> dict[str, Any]:
+    """Settings as a key holds them: without those that say nothing, so that a word which is new in a later version, and
+    not said, leaves the keys of finished work as they are.
+    """
+    return words.model_dump(mode="json", exclude_none=True, exclude=but)
 
 
 def _where() -> dict[str, Any]:
