@@ -318,9 +318,10 @@ def _student_config(plan: Plan) -> Config | None:
         return checkpoint.read_config(plan.student_folder)
     if choice.layers is None or plan.teacher_config is None:
         return None
-    there = anatomy.size(plan.teacher_config, "layers")
-    if anatomy.refuse(plan.teacher_config, "layers") or there is None:
-        return plan.teacher_config
+    family, there = anatomy.family_of(plan.teacher_config), anatomy.size(plan.teacher_config, "layers")
+    if len(family.stacks) == 1 or there is None:
+        kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
+        return {**plan.teacher_config, family.key("layers"): kept}
     try:
         kept = anatomy.choose_layers(choice.layers, choice.choose, there)
         return anatomy.with_layers(plan.teacher_config, kept)
