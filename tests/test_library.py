@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -99,12 +100,18 @@ def module_level_imports(path: Path, known: dict[str, Path]) -> set[str]:
     return found & set(known)
 
 
-def test_imports_only_point_up():
-    """No cycles among modules; `distill` itself is lazy and so stands above all."""
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its name."""
     known = {}
     for path in PACKAGE.rglob("*.py"):
         parts = ("distill", *path.relative_to(PACKAGE).with_suffix("").parts)
         known[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return known
+
+
+def test_imports_only_point_up():
+    """No cycles among modules; `distill` itself is lazy and so stands above all."""
+    known = modules()
     graph = {name: module_level_imports(path, known) for name, path in known.items()}
     assert len(graph) > 20
     assert sum(map(len, graph.values())) > 40
@@ -115,10 +122,17 @@ def test_imports_only_point_up():
 
 
 def test_steps_do_not_know_each_other():
-    known = {f"distill.{path.stem}": path for path in PACKAGE.glob("*.py")}
-    steps = {"distill.distillation", "distill.quantization", "distill.student"}
-    for step in steps:
-        assert not module_level_imports(known[step], known) & (steps - {step}), step
+    known, steps = modules(), ("distill.distillation", "distill.pruning", "distill.quantization", "distill.student")
+
+    def step_of(name: str) -> str | None:
+        return next((step for step in steps if name == step or name.startswith(f"{step}.")), None)
+
+    seen = Counter()
+    for name, path in known.items():
+        if (step := step_of(name)) is not None:
+            seen[step] += 1
+            assert {step_of(other) for other in module_level_imports(path, known)} <= {step, None}, name
+    assert set(seen) == set(steps) and seen["distill.pruning"] > 5
 
 
 def heavy_modules_after(code: str) -> list[str]:

@@ -25,7 +25,7 @@ from distill.report import machine, versions
 from distill.store import Piece, Store
 from distill.training import Watch, choose_dtype
 
-_VERSIONS = {"finetune": 1, "distill": 1, "prune": 2, "pad": 1, "quantize": 2, "student": 1, "graph": 2, "score": 1}
+_VERSIONS = {"finetune": 1, "distill": 1, "prune": 2, "pad": 1, "quantize": 3, "student": 1, "graph": 2, "score": 1}
 Tell = Callable[[str, Mapping[str, float]], None]
 
 

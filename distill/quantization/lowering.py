@@ -26,7 +26,7 @@ from distill.quantization.products import Lookup, Product, lookups_of, products_
 
 Precision = Literal["static", "token", "token4", "fp32"]
 RUNTIME = "com.microsoft"
-_TOKEN_BLOCK = 128  # inputs that share a scale in 8 bits
+_TOKEN_BLOCK = 64  # inputs that share a scale in 8 bits; beyond, sums come out in an order that hangs on the batch
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy level
 
 

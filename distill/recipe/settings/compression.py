@@ -39,7 +39,7 @@ class Quantize(Settings):
     calibration: Annotated[Calibration, short("examples")] = Field(
         default_factory=Calibration, description="the texts on which static ranges are measured"
     )
-    group: Literal[16, 32, 64, 128] = Field(32, description="how many 4-bit weights share a scale")
+    group: Literal[16, 32, 64] = Field(32, description="how many 4-bit weights share a scale")
     changed: float = Field(
         0.01,
         ge=0,
