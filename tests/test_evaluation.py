@@ -162,6 +162,8 @@ def test_the_interval_of_a_perfect_score_is_a_point():
 
 def test_identical_predictions_have_a_p_value_of_one():
     assert paired_p_value(GUESS, GUESS, TRUTH, TASK) == 1
+    one_apart = np.concatenate([[(GUESS[0] + 1) % 3], GUESS[1:]])
+    assert paired_p_value(GUESS, one_apart, TRUTH, TASK) == 1
 
 
 def test_very_different_predictions_have_a_small_p_value():

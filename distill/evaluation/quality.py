@@ -131,7 +131,7 @@ def paired_p_value(
     apart = np.flatnonzero(
         (one != other).reshape(len(labels), -1).any(axis=1)
     )  # swapping equal answers changes nothing
-    if not len(apart):
+    if len(apart) < 2:  # both ways to swap a single one are as far apart
         return 1.0
     both, n = np.concatenate([one[apart], other[apart]]), len(apart)
 
