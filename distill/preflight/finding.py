@@ -1,7 +1,8 @@
-"""What a recipe names, found and read: the teacher, the student, the data."""
+"""What a recipe names or needs, found and read: the teacher, the student, the data, the engine."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,23 @@ def read_data(plan: Plan, fetch: bool) -> None:
         plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside)
     except DistillError as error:
         plan.problems.append(str(error))
+
+
+def find_engine(plan: Plan) -> None:
+    """ONNX Runtime, where a graph is made, timed or shipped: told missing once, with the first place of each kind.
+
+    The module is looked for and not the distribution, because builds for other hardware ship it under other names.
+    """
+    places: dict[str, str] = {}
+    for position, step in enumerate(plan.recipe.steps):
+        if step.quantize is not None:
+            places.setdefault("quantize", f"steps.{position}.quantize")
+        elif step.prune is not None and step.prune.to is not None and step.prune.to.latency is not None:
+            places.setdefault("latency", f"steps.{position}.prune.to.latency")
+    if plan.recipe.ship is not None and "onnx" in plan.recipe.ship.formats:
+        places["ship"] = "ship.formats"
+    if places and importlib.util.find_spec("onnxruntime") is None:
+        plan.missing.append(f"{', '.join(places.values())}: {packages.not_installed('onnxruntime')}")
 
 
 def _head_names(plan: Plan) -> list[str] | None:
