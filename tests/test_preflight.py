@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -370,6 +371,57 @@ def test_hidden_states_need_the_same_tokenizer_and_logits_do_not(recipe_file, tm
 
 def test_a_student_that_is_not_there_is_a_problem_of_the_student(recipe_file):
     assert only_problem(recipe_file(student={"checkpoint": "./nope"})).startswith("student: ./nope: no such checkpoint")
+
+
+# --------------------------------------------------------------------------------------------------- the engine
+
+DISTIL = {"distill": {"imitate": {"logits": 1.0}}}
+NO_ENGINE = "the package onnxruntime is not installed; install it with: pip install onnxruntime"
+
+
+@pytest.fixture
+def no_engine(monkeypatch):
+    """A machine without ONNX Runtime."""
+    find = importlib.util.find_spec
+
+    def find_others(name: str, package: str | None = None):
+        return None if name == "onnxruntime" else find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_others)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ship", "where"),
+    [
+        ([DISTIL, "quantize"], None, "steps.1.quantize"),
+        ([{"prune": {"to": {"latency": 0.5}}}, DISTIL], None, "steps.0.prune.to.latency"),
+        ([{"prune": {"to": {"latency": 0.5}, "gradually": {"rounds": 2}}}], None, "steps.0.prune.to.latency"),
+        (
+            [DISTIL, {"prune": {"to": {"latency": 0.5}}}, "quantize"],
+            ["onnx"],
+            "steps.1.prune.to.latency, steps.2.quantize, ship.formats",
+        ),
+    ],
+    ids=["quantize", "latency", "gradually", "all"],
+)
+def test_an_engine_that_is_not_installed_is_missing_where_a_step_needs_it(recipe_file, no_engine, steps, ship, where):
+    path = recipe_file(steps=steps, ship=ship)
+    plan = plan_of(path)
+    sentence = f"{where}: {NO_ENGINE}"
+    assert (plan.problems, plan.missing) == ([], [sentence])
+    checked = CliRunner().invoke(main, ["check", str(path)])
+    assert checked.exit_code == 0
+    assert f"a run needs: {sentence}" in checked.stdout.splitlines()
+    assert checked.stdout.splitlines()[-1] == "recipe: nothing wrong in what could be checked"
+    ran = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
+    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {sentence}")
+    assert not (path.parent / "run").exists()
+
+
+@pytest.mark.parametrize("to", [{"size": 0.5}, {"parameters": 0.5}], ids=str)
+def test_no_engine_is_needed_where_no_graph_is(recipe_file, no_engine, to):
+    steps = [DISTIL, {"prune": {"to": to}}, {"finetune": FINETUNE}]
+    assert plan_of(recipe_file(steps=steps, ship=["transformers"])).require().missing == []
 
 
 # ------------------------------------------------------------------------------------------------- all together

@@ -1,0 +1,128 @@
+"""What a recipe names or needs, found and read: the teacher, the student, the data, the engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill import anatomy, card, checkpoint, packages
+from distill.data.loading import load
+from distill.errors import CheckpointError, DistillError, RecipeError
+from distill.library import is_path, leads_out
+from distill.preflight.heads import has_head
+from distill.tasks import TASKS
+
+if TYPE_CHECKING:
+    from distill.preflight.plan import Plan
+
+
+def find_teacher(plan: Plan, fetch: bool) -> None:
+    """The teacher's card, folder and config; where no folder is at hand, the card's facts stand for the config."""
+    choice = plan.recipe.teacher
+    try:
+        if choice.card is None:
+            plan.teacher_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+        else:
+            plan.card = card.load_card(_near(choice.card, plan) if is_path(choice.card) else choice.card)
+            plan.teacher_folder = _locate_card(plan.card, choice.card, plan, fetch)
+    except RecipeError as error:
+        plan.problems += error.problems
+    except DistillError as error:
+        plan.problems.append(f"teacher: {error}")
+    if plan.teacher_folder is not None:
+        plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
+    elif plan.card is not None:
+        word = anatomy.FAMILIES[plan.card.model_type].key("layers") if plan.card.model_type in anatomy.FAMILIES else ""
+        plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
+        plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
+        plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
+    if plan.card is not None:
+        plan.notes += [f"teacher: {note}" for note in (plan.card.note,) if note]
+        if plan.card.hub and plan.card.hub.revision == "main":
+            plan.notes.append(f"teacher: the card's Hub revision is `main`, so {plan.card.hub.id} may change under it")
+
+
+def _locate_card(found: card.Card, name: str, plan: Plan, fetch: bool) -> Path | None:
+    """The card's folder; None when the package isn't there and nothing may be fetched."""
+    here = (found.package and packages.is_installed(found.package.name)) or found.folder
+    if not here and not fetch:
+        if found.package is not None:
+            plan.missing.append(f"teacher: {packages.not_installed(found.package.name)}")
+        plan.unchecked.append(f"teacher: the files of card {name} against its hashes")
+        return None
+    return card.locate(found, name)
+
+
+def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | None:
+    name = _near(name, plan)
+    if not fetch and not checkpoint.looks_like_folder(name):
+        plan.unchecked.append(f"{name}: a checkpoint on the Hub; a run fetches it")
+        return None
+    return checkpoint.locate(name, revision)
+
+
+def _near(name: str, plan: Plan) -> str:
+    """A relative path as it stands beside the recipe, when it is there; any other name as it is.
+
+    A relative path stays below the folder that it starts in; what is written in full is the user's own choice. Raises
+    CheckpointError.
+    """
+    given = Path(name).expanduser()
+    if given.is_absolute():
+        return name
+    beside = plan.beside is not None and (plan.beside / given).exists()
+    folder = plan.beside if beside else Path.cwd()
+    if (beside or given.exists() or ".." in given.parts) and leads_out(folder / given, folder):
+        raise CheckpointError(f"{name} leads out of {folder.resolve()}; name it by its full path")
+    return str(folder / given) if beside else name
+
+
+def find_student(plan: Plan, fetch: bool) -> None:
+    """The folder of a student that is a checkpoint of its own."""
+    choice = plan.recipe.student
+    if choice.checkpoint is None:
+        return
+    try:
+        plan.student_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+    except CheckpointError as error:
+        plan.problems.append(f"student: {error}")
+
+
+def read_data(plan: Plan, fetch: bool) -> None:
+    """The splits, with the labels in the order of the teacher's own head."""
+    recipe, source = plan.recipe, plan.recipe.data.source
+    if source.package is not None and not packages.is_installed(source.package):
+        plan.missing.append(f"data: {packages.not_installed(source.package)}")
+        return
+    if source.hub is not None and not fetch:
+        plan.unchecked.append(f"{source.hub}: a data set on the Hub; a run fetches it")
+        return
+    try:
+        names = _head_names(plan)
+        plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside)
+    except DistillError as error:
+        plan.problems.append(str(error))
+
+
+def find_engine(plan: Plan) -> None:
+    """ONNX Runtime, where a graph is made, timed or shipped: told missing once, with the first place of each kind.
+
+    The module is looked for and not the distribution, because builds for other hardware ship it under other names.
+    """
+    places: dict[str, str] = {}
+    for position, step in enumerate(plan.recipe.steps):
+        if step.quantize is not None:
+            places.setdefault("quantize", f"steps.{position}.quantize")
+        elif step.prune is not None and step.prune.to is not None and step.prune.to.latency is not None:
+            places.setdefault("latency", f"steps.{position}.prune.to.latency")
+    if plan.recipe.ship is not None and "onnx" in plan.recipe.ship.formats:
+        places["ship"] = "ship.formats"
+    if places and importlib.util.find_spec("onnxruntime") is None:
+        plan.missing.append(f"{', '.join(places.values())}: {packages.not_installed('onnxruntime')}")
+
+
+def _head_names(plan: Plan) -> list[str] | None:
+    """The teacher's own label names, when it has a head for this task."""
+    config = plan.teacher_config
+    return checkpoint.label_names(config) if config and has_head(config, plan.recipe.task) else None

@@ -1,0 +1,60 @@
+"""Heads held against the data's labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distill import checkpoint
+from distill.errors import CheckpointError
+from distill.tasks import TASKS
+
+if TYPE_CHECKING:
+    from distill.preflight.plan import Plan
+
+
+def check_head(plan: Plan) -> None:
+    """A teacher that isn't fine-tuned needs a head that fits the data; one that is gets a new head where it doesn't."""
+    config, choice = plan.teacher_config, plan.recipe.teacher
+    if config is None or (plan.teacher_folder is None and plan.card is not None and plan.card.task is None):
+        if choice.finetune is None and plan.card is not None:
+            raise CheckpointError(_no_head(plan.card.model_type, plan.recipe.task))
+        return
+    if not has_head(config, plan.recipe.task):
+        if choice.finetune is None:
+            has = ", ".join(config.get("architectures") or ["checkpoint without a named head"])
+            raise CheckpointError(_no_head(has, plan.recipe.task))
+        plan.new_head = True
+        return
+    if plan.data is None:
+        return
+    misfit = plan.data.task.misfit(config)
+    if misfit and choice.finetune is None:
+        raise CheckpointError(
+            f"teacher: its head doesn't fit the data: {misfit}; name the data's labels as the head does, or give the "
+            "teacher a `finetune`"
+        )
+    if misfit:
+        plan.new_head = True
+        plan.notes.append(f"teacher: a new head is trained, because its own doesn't fit the data: {misfit}")
+    elif checkpoint.label_names(config) is None and plan.data.task.problem != "regression":
+        shown = ", ".join(plan.data.task.labels[:8])
+        plan.notes.append(f"teacher: its head names no labels; they are taken to be, in its order: {shown}")
+
+
+def _no_head(what: str, task: str) -> str:
+    return f"teacher: a {what} has no head for {task}; give it a `finetune`, which trains one"
+
+
+def check_student_head(plan: Plan) -> None:
+    """A student checkpoint whose head must be new needs a step that trains it."""
+    if plan.student_folder is None or plan.data is None:
+        return
+    config = checkpoint.read_config(plan.student_folder)
+    fits = has_head(config, plan.recipe.task) and plan.data.task.misfit(config) is None
+    if not fits and not any(step.finetune or step.distill for step in plan.recipe.steps):
+        raise CheckpointError("student: its head doesn't fit the data and no step trains a new one; add a `distill`")
+
+
+def has_head(config: dict[str, Any], task: str) -> bool:
+    """Whether a checkpoint's config names a head for a task."""
+    return any(TASKS[task].head in architecture for architecture in config.get("architectures") or [])

@@ -1,0 +1,88 @@
+"""The plan of a run: all that its recipe names, found and held against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill import card
+from distill.data.loading import Splits
+from distill.errors import DistillError, RecipeError
+from distill.preflight.finding import find_engine, find_student, find_teacher, read_data
+from distill.preflight.heads import check_head, check_student_head
+from distill.preflight.shapes import check_hidden_states, check_layers, check_length, check_pruning, check_ranks
+from distill.recipe import settings
+
+
+@dataclass
+class Plan:
+    """What was found: folders and data for a run to go on with, and what is wrong, missing or unchecked.
+
+    `problems` can never work; `missing` is what this machine lacks for a run, with what gets it; `unchecked`
+    needs a network that could not be reached, or waits for a run.
+    """
+
+    recipe: settings.Recipe
+    beside: Path | None = None
+    card: card.Card | None = None
+    teacher_folder: Path | None = None
+    student_folder: Path | None = None
+    teacher_config: dict[str, Any] | None = None
+    data: Splits | None = None
+    new_head: bool = False
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def require(self) -> Plan:
+        """This plan, when a run can go on with it. Raises RecipeError with everything that is wrong or missing."""
+        if self.problems or self.missing:
+            raise RecipeError(self.problems + self.missing)
+        return self
+
+
+def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool = True) -> Plan:
+    """Finds and reads all that a recipe names, and tells everything wrong at once.
+
+    `beside` is the recipe's folder. Without `fetch` nothing is downloaded: what lies on the Hub is left unchecked.
+    """
+    plan = Plan(recipe, beside)
+    find_teacher(plan, fetch)
+    find_student(plan, fetch)
+    read_data(plan, fetch)
+    find_engine(plan)
+    _note_idle_words(plan)
+    for check in (
+        check_head, check_student_head, check_layers, check_pruning, check_ranks, check_hidden_states,
+        check_length,
+    ):  # fmt: skip
+        try:
+            check(plan)
+        except DistillError as error:
+            plan.problems += [str(error)] if str(error) not in plan.problems else []
+    return plan
+
+
+def _note_idle_words(plan: Plan) -> None:
+    """Settings that are allowed and do nothing in this recipe."""
+    student = plan.recipe.student
+    if "choose" in student.model_fields_set and not isinstance(student.layers, int) and student.choose != "even":
+        plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
+    is_number = plan.data is not None and plan.data.task.problem == "regression"
+    if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:
+        plan.notes.append("teacher.finetune.simulate does nothing for the result: the teacher is not quantized")
+    for position, step in enumerate(plan.recipe.steps):
+        training = step.distill or step.finetune
+        if training is not None and training.simulate is not None and plan.recipe.steps[-1].kind != "quantize":
+            plan.notes.append(f"steps.{position}.{step.kind}.simulate does nothing here: no `quantize` follows")
+        if step.distill is None:
+            continue
+        logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
+        if logits is not None and logits.loss == "kl" and is_number:
+            plan.notes.append(
+                f"{where}: a number has no distribution, so logits are compared by mse, without temperature"
+            )
+        elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss != "kl"):
+            plan.notes.append(f"{where}.temperature does nothing here: no term compares logits by kl")

@@ -1,0 +1,149 @@
+"""Layers, pruning, ranks and lengths held against the shapes of teacher and student."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distill import anatomy, checkpoint, safety
+from distill.errors import CheckpointError
+from distill.recipe import settings
+
+if TYPE_CHECKING:
+    from distill.preflight.plan import Plan
+
+
+def check_layers(plan: Plan) -> None:
+    """Layers that the teacher has and can be cut to."""
+    student, config = plan.recipe.student, plan.teacher_config
+    if student.layers is None or config is None:
+        return
+    family = anatomy.family_of(config)
+    if reason := anatomy.refuse(config, "layers"):
+        raise CheckpointError(f"student.layers: {reason}")
+    there = anatomy.size(config, "layers")
+    if there is None:
+        keys = " and ".join(sorted(family.config_keys("layers")))
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
+    anatomy.with_layers(config, anatomy.choose_layers(student.layers, student.choose, there))
+
+
+def check_pruning(plan: Plan) -> None:
+    """What the student's family can't lose, and shares and layers that would leave too little."""
+    config = _student_config(plan)
+    if config is None:
+        return
+    left = anatomy.size(config, "layers")
+    for position, step in enumerate(plan.recipe.steps):
+        if step.prune is None:
+            continue
+        anatomy.family_of(config)
+        where = f"steps.{position}.prune"
+        refused = {what: anatomy.refuse(config, what) for what in ("heads", "neurons", "layers", "embeddings")}
+        for what, reason in {**refused, "hidden_size": anatomy.refuse(config, "hidden")}.items():
+            if getattr(step.prune, what) is not None and reason:
+                raise CheckpointError(f"{where}.{what}: {reason}")
+        if step.prune.to is not None and refused["heads"] and refused["neurons"]:
+            raise CheckpointError(f"{where}.to: {refused['neurons']}")
+        _check_something_left(config, step.prune, where)
+        if step.prune.layers is not None and left is not None:
+            if step.prune.layers >= left:
+                raise CheckpointError(
+                    f"steps.{position}.prune.layers: {step.prune.layers} of {left} layers can't go; keep at least one"
+                )
+            left -= step.prune.layers
+
+
+def _check_something_left(config: dict[str, Any], words: settings.Prune, where: str) -> None:
+    """A layer keeps a head and a block of neurons: a share that leaves less than that can't be meant."""
+    for what, least in (("heads", 1), ("neurons", words.multiple_of)):
+        share, there = getattr(words, what), anatomy.size(config, what)
+        if share is None or there is None:
+            continue
+        least = min(least, there)
+        if there * (1 - share) < least / 2:
+            raise CheckpointError(
+                f"{where}.{what}: {share:g} of {there} {what} a layer leaves nothing, but each layer keeps {least} at "
+                f"least; take out {1 - least / there:.3g} at most, or whole `layers`"
+            )
+    hidden = anatomy.size(config, "hidden_size")
+    if words.hidden_size is not None and hidden is not None and hidden * (1 - words.hidden_size) < 1:
+        raise CheckpointError(f"{where}.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves none of them")
+
+
+def check_ranks(plan: Plan) -> None:
+    """Embeddings factorised to a rank that makes nothing smaller, as far as can be told before tokens are counted."""
+    config = _student_config(plan) or {}
+    tokens, width = config.get("vocab_size"), anatomy.table_width(config)
+    for position, step in enumerate(plan.recipe.steps):
+        if step.prune is None or not isinstance(tokens, int) or width is None:
+            continue
+        if step.prune.vocabulary is not None and isinstance(step.prune.vocabulary.keep, int):
+            tokens = min(tokens, step.prune.vocabulary.keep)
+        rank, most = step.prune.embeddings, anatomy.largest_rank(tokens, width)
+        if rank is not None and rank > most:
+            raise CheckpointError(
+                f"steps.{position}.prune.embeddings: a rank of {rank} makes a table of {tokens} × {width} no smaller; "
+                f"at most {most} does"
+            )
+
+
+def check_hidden_states(plan: Plan) -> None:
+    """A layer map that fits both sides, whose tokens are the same."""
+    asked = [
+        step.distill.imitate.hidden_states
+        for step in plan.recipe.steps
+        if step.distill is not None and step.distill.imitate.hidden_states is not None
+    ]
+    student, config = _student_config(plan), plan.teacher_config
+    if not asked or student is None or config is None:
+        return
+    for facts in (student, config):
+        if reason := anatomy.refuse(facts, "hidden_states"):
+            raise CheckpointError(f"imitate.hidden_states: {reason}")
+    counts = [anatomy.size(facts, "layers") for facts in (student, config)]
+    for term in asked:
+        if None not in counts:
+            anatomy.layer_map(term.layers, *counts)
+    if (
+        plan.student_folder
+        and plan.teacher_folder
+        and not checkpoint.same_tokenizer(plan.student_folder, plan.teacher_folder)
+    ):
+        raise CheckpointError(
+            "imitate.hidden_states: student and teacher have different tokenizers, so their hidden states can't be "
+            "compared token by token; imitate logits alone"
+        )
+
+
+def check_length(plan: Plan) -> None:
+    """No more tokens than there are positions."""
+    recipe = plan.recipe
+    for who, config in (("teacher", plan.teacher_config), ("student", _student_config(plan))):
+        positions = anatomy.size(config, "positions") if config else None
+        asked = {"timing.tokens": recipe.timing.tokens}
+        if who == "teacher":  # a student with fewer positions sees texts cut to its own
+            asked["data.max_length"] = recipe.data.max_length
+        for setting, tokens in asked.items():
+            if positions is not None and tokens is not None and tokens > positions:
+                raise CheckpointError(f"{setting}: {tokens} tokens, but the {who} has {positions} positions")
+
+
+def _student_config(plan: Plan) -> dict[str, Any] | None:
+    choice = plan.recipe.student
+    if choice.config is not None:
+        words = {"vocab_size": (plan.teacher_config or {}).get("vocab_size"), **choice.config}
+        safety.check_buildable(words, "student.config")
+        return choice.config
+    if plan.student_folder is not None:
+        return checkpoint.read_config(plan.student_folder)
+    if choice.layers is None or plan.teacher_config is None:
+        return None
+    family, there = anatomy.family_of(plan.teacher_config), anatomy.size(plan.teacher_config, "layers")
+    if len(family.stacks) == 1 or there is None:
+        kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
+        return {**plan.teacher_config, family.key("layers"): kept}
+    try:
+        kept = anatomy.choose_layers(choice.layers, choice.choose, there)
+        return anatomy.with_layers(plan.teacher_config, kept)
+    except CheckpointError:  # which the check of the layers tells
+        return None
