@@ -55,7 +55,7 @@ TEACHER_INT8 = "teacher, ours in int8"
 PRUNES: tuple[dict[str, Any], ...] = tuple(
     {"to": {"latency": share, "batch": 8, "tokens": 64}, "multiple_of": 32} for share in (0.7, 0.6, 0.5)
 )
-BANKING = {"epochs": 12, "learning_rate": 3e-4, "batch_size": 64, "dropout": 0.1, "patience": 12}
+BANKING = {"epochs": 6, "learning_rate": 3e-4, "batch_size": 64, "dropout": 0.1, "patience": 6}
 SAME_BUDGET = {"learning_rate": 1e-4, "batch_size": 64, "dropout": 0.1, "patience": 9}  # of what is fine-tuned plainly
 
 
