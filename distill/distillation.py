@@ -22,7 +22,7 @@ from distill.losses import LOSSES
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import TextClassification
-from distill.teacher import answering
+from distill.teacher import Keep, answering
 from distill.training import Objective, Watch, choose_dtype, fit
 
 
@@ -51,11 +51,12 @@ def distill(
     data: Splits,
     teacher: Checkpoint,
     watch: Watch | None = None,
+    keep: Keep | None = None,
 ) -> Checkpoint:
     """A student trained to imitate its teacher on the training split, at its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
-    `watch` follows the training and holds its log in the end.
+    `watch` follows the training and holds its log in the end; `keep` keeps the teacher's logits for the next one.
     Raises CheckpointError where the two don't fit, TrainingError.
     """
     student = student.copy()
@@ -84,7 +85,7 @@ def distill(
         same_ids = _same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
         source = answering(
             teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
-            dtype=choose_dtype(words.dtype), scratch=scratch, live=same_ids,
+            dtype=choose_dtype(words.dtype), scratch=scratch, live=same_ids, keep=keep,
         )  # fmt: skip
         rows = theirs if pairs and same_ids and mine.types is None else mine  # a live teacher may want token types
         return _train(student, objective, words, data, source, watch or Watch("distill"), rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from distill.tasks import TextClassification
 log = logging.getLogger(__name__)
 SAVED_AT_MOST = 4 << 30  # bytes of hidden states that are kept on disk; beyond it the teacher runs in every step
 _PASS_TOKENS = 8192
+# Who keeps logits: takes what they depend on and how they are made, gives them back, (rows, labels), made or kept.
+Keep = Callable[[Mapping[str, Any], Callable[[], np.ndarray]], np.ndarray]
 
 
 class Teacher(Protocol):
@@ -72,10 +75,11 @@ class Live:
 class Saved:
     """Signals of a whole split, computed once and looked up by row: logits in memory, hidden states in a mapped file.
 
-    Hidden states are kept in bfloat16, real tokens only.
+    Hidden states are kept in bfloat16, real tokens only. Logits that are asked for alone are given to `keep`, so that
+    the next training with the same teacher on the same texts needs no pass.
     """
 
-    def __init__(self, live: Live, encoded: Encoded, scratch: Path) -> None:
+    def __init__(self, live: Live, encoded: Encoded, scratch: Path, keep: Keep | None = None) -> None:
         self.offsets, self.layers = encoded.offsets, live.layers
         self.logits = torch.zeros(len(encoded), live.model.config.num_labels)
         shape = (int(encoded.offsets[-1]), live.model.config.hidden_size) if live.layers else (0, 0)
@@ -83,9 +87,13 @@ class Saved:
             layer: np.lib.format.open_memmap(scratch / f"hidden-{layer}.npy", "w+", dtype=np.int16, shape=shape)
             for layer in live.layers
         }
-        self._fill(live, encoded)
+        if keep is None or live.layers:
+            self._fill(live, encoded)
+        else:
+            facts = {"texts": _hash(encoded), "dtype": str(live.dtype)}
+            self.logits = torch.from_numpy(keep(facts, lambda: self._fill(live, encoded).numpy()))
 
-    def _fill(self, live: Live, encoded: Encoded) -> None:
+    def _fill(self, live: Live, encoded: Encoded) -> Tensor:
         batches = TokenBatches(encoded.lengths, batch_size=256, batch_tokens=_PASS_TOKENS)
         bar = tqdm(total=len(encoded), desc="teacher's signals", unit="text")
         for rows in batches:
@@ -98,6 +106,7 @@ class Saved:
                 self.hidden[layer][flat] = states[real].bfloat16().view(torch.int16).numpy(force=True)
             bar.update(len(rows))
         bar.close()
+        return self.logits
 
     def _flat(self, rows: Sequence[int]) -> np.ndarray:
         return np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
@@ -114,15 +123,24 @@ class Saved:
         return Signals(self.logits[rows].to(device), states)
 
 
+def _hash(encoded: Encoded) -> str:
+    """Of every token of a split, and of what it was cut into."""
+    found = hashlib.sha256()
+    for array in (encoded.ids, encoded.offsets, encoded.types):
+        found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
 def answering(
     teacher: Checkpoint, encoded: Encoded, layers: Sequence[int], *, epochs: float, dtype: torch.dtype,
-    scratch: Path, live: bool = True,
+    scratch: Path, live: bool = True, keep: Keep | None = None,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
     `encoded` is the split in the teacher's own tokens, `layers` the hidden states that will be asked for. A live
     teacher serves a single epoch, and hidden states too large to keep; not where `live` is false, because the batches
-    that it would be asked about hold another tokenizer's ids. Raises MachineError when there is no room then.
+    that it would be asked about hold another tokenizer's ids. `keep` keeps logits for the next training. Raises
+    MachineError when there is no room then.
     """
     source = Live(teacher, layers, dtype)
     width = anatomy.size(teacher.model.config.to_dict(), "hidden_size") or teacher.model.config.hidden_size
@@ -140,4 +158,4 @@ def answering(
         log.warning("the teacher runs in every step: %s", room)
         return source
     log.info("the teacher's signals are computed once for each text (%.0f MB on disk)", needed / 1e6)
-    return Saved(source, encoded, scratch)
+    return Saved(source, encoded, scratch, keep)

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from conftest import LABELS, save_tiny
 from transformers import AutoModelForSequenceClassification
 
+from distill import Distill, checkpoint, cut, distill, preflight
+from distill import teacher as teachers
 from distill.cli import main
 from distill.errors import CheckpointError
+from distill.recipe import load
 from distill.store import Store
 
 LEARN = {"distill": {"imitate": {"logits": 1.0}, "epochs": 1}}
@@ -195,3 +199,29 @@ def test_what_cannot_work_is_told_with_2_before_anything_is_trained(recipe_file,
     assert done.exit_code == 2, done.output
     assert words in done.output
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_the_teachers_logits_are_worked_out_once_for_all_that_learn_from_them(
+    recipe_file, tmp_path, headed, without_memory, monkeypatch
+):
+    passes = []
+    fill = teachers.Saved._fill
+
+    def counted(saved: teachers.Saved, *given: object) -> object:
+        passes.append(saved)
+        return fill(saved, *given)
+
+    monkeypatch.setattr(teachers.Saved, "_fill", counted)
+    teacher = {"checkpoint": str(headed)}
+    twice = recipe_file(teacher=teacher, steps=[LEARN, {"distill": {"imitate": {"logits": 1.0}, "epochs": 2}}])
+    assert run(twice, tmp_path / "run").exit_code == 0
+    assert run(twice, tmp_path / "other", "seed=5").exit_code == 0
+    assert len(passes) == 2  # the seed draws other splits; the two steps of a run share one pass
+    (kept,) = {len(piece.files) for piece in Store().pieces() if piece.kind == "signals"}
+    assert kept == 1
+    direct = Distill(imitate={"logits": 1.0}, epochs=1)
+    data = preflight.prepare(load(twice)).require().data
+    small, whole = cut(checkpoint.load(headed), layers=2), checkpoint.load(headed)
+    expected = distill(small, direct, data=data, teacher=whole).model.state_dict()
+    found = checkpoint.load(tmp_path / "run" / "1-distill").model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -6,11 +6,14 @@ Bump a version here when a step's code changes what it makes.
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 
 from distill import checkpoint as checkpoints
@@ -23,9 +26,22 @@ from distill.preflight import Plan
 from distill.recipe import settings
 from distill.report import machine, versions
 from distill.store import Piece, Store
+from distill.teacher import Keep
 from distill.training import Watch, choose_dtype
 
-_VERSIONS = {"finetune": 1, "distill": 1, "prune": 2, "pad": 1, "quantize": 3, "student": 1, "graph": 2, "score": 1}
+_VERSIONS = {
+    "finetune": 1,
+    "distill": 1,
+    "prune": 2,
+    "pad": 1,
+    "quantize": 3,
+    "student": 1,
+    "graph": 2,
+    "score": 1,
+    "signals": 1,
+}
+log = logging.getLogger(__name__)
+_LOGITS = "logits.npy"
 Tell = Callable[[str, Mapping[str, float]], None]
 
 
@@ -62,13 +78,34 @@ class Bench:
             before = len(self.meter.records)
             with self.meter.measure(name):
                 if isinstance(words, settings.Distill):
-                    made = distillation.distill(start, words, data=self.plan.data, teacher=teacher, watch=watch)
+                    keep = self._kept(teacher_bytes)
+                    made = distillation.distill(
+                        start, words, data=self.plan.data, teacher=teacher, watch=watch, keep=keep
+                    )
                 else:
                     made = distillation.finetune(start, words, data=self.plan.data, watch=watch)
             made.save(files)
             return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
 
         return self.store.piece(kind, facts, make, link)
+
+    def _kept(self, teacher_bytes: str) -> Keep:
+        """Keeps a teacher's logits in the store: they hang on its bytes and on the texts, not on who learns."""
+
+        def keep(facts: Mapping[str, Any], answers: Callable[[], np.ndarray]) -> np.ndarray:
+            def make(files: Path, _: Path) -> dict[str, Any]:
+                files.mkdir()
+                np.save(files / _LOGITS, answers())
+                return _where()
+
+            whole = {"version": _VERSIONS["signals"], "teacher": teacher_bytes, **facts}
+            with tempfile.TemporaryDirectory(prefix="distill-logits-") as scratch:
+                piece = self.store.piece("signals", whole, make, Path(scratch) / "signals")
+                if piece.reused:
+                    log.info("the teacher's logits: in the store already (%.0f s when they were made)", piece.seconds)
+                return np.load(Path(scratch) / "signals" / _LOGITS)
+
+        return keep
 
     def student(self, pupil: Callable[[], Checkpoint], teacher_bytes: str, own_bytes: str | None, link: Path) -> Piece:
         """The student before it is trained."""
