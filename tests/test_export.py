@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import transformers
 from conftest import FAMILIES, LABELS, load_tiny, make_splits
 from onnx import TensorProto, numpy_helper
 
@@ -57,6 +58,26 @@ def initializers(path) -> dict[str, onnx.TensorProto]:
 
 
 # ------------------------------------------------------------------------------------- the fp32 graph
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_a_decoders_graph_says_what_torch_says(kind, tmp_path):
+    shared = {"vocab_size": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = {
+        "gpt2": transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **shared),
+        "opt": transformers.OPTConfig(
+            hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=2, ffn_dim=32, num_attention_heads=2, **shared
+        ),
+    }[kind]
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    path = export.export(Checkpoint(model, None), tmp_path / "model.onnx")
+    batch = batch_of(3, 9)
+    batch["input_ids"][batch["attention_mask"] == 0] = 1
+    with torch.inference_mode():
+        given = {name: torch.from_numpy(batch[name]) for name in ("input_ids", "attention_mask")}
+        expected = model(**given).logits.numpy()
+    assert OnnxRuntime(path).answer(batch) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -245,6 +245,15 @@ def test_what_no_precision_mends_ends_with_the_best_that_was_found(bert, data, q
     assert [choice.plan.products[name] for name in choice.kept] == ["fp32", "fp32"]
 
 
+def test_what_stays_in_more_bits_counts_what_an_earlier_rung_raised(bert, data, quantized):
+    path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
+    ranges = calibrate(path, bert.encode(data, "train"), 0)
+    shares = iter([0.5] * 7 + [0.0])  # nothing helps until all go by token and one in fp32
+    choice = choose(path, plan_of(path, "static", ranges), held, lambda *_: next(shares), 0.0)
+    became = Counter(choice.plan.products.values())
+    assert became == {"fp32": 1, "token": 25} and len(choice.kept) == 26
+
+
 # ------------------------------------------------------------------------------------- the step
 
 
@@ -266,3 +275,20 @@ def test_calibration_on_the_test_split_is_refused_by_its_path(recipe_file):
     ):
         recipe.load(recipe_file(steps=[{"quantize": {"calibration": {"split": "test"}}}]))
     assert Quantize(calibration=64).calibration.examples == 64
+
+
+def test_products_that_share_a_bias_keep_their_own_weights():
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
+    held = [numpy_helper.from_array(array, name) for name, array in (("a", first), ("b", second))]
+    held.append(numpy_helper.from_array(np.zeros(4, np.float32), "norm.bias"))
+    nodes = []
+    for given, weight, made in (("x", "a", "y"), ("y", "b", "z")):
+        nodes.append(onnx.helper.make_node("MatMul", [given, weight], [f"{made}.sum"]))
+        nodes.append(onnx.helper.make_node("Add", [f"{made}.sum", "norm.bias"], [made]))
+    told = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4]) for name in "xz"]
+    graph = onnx.helper.make_graph(nodes, "shared", told[:1], told[1:], held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])
+    found = products_of(ir.from_proto(model).graph)
+    assert [product.stored for product in found] == ["norm", "norm#2"]
+    assert np.array_equal(found[1].weight, second)

@@ -252,6 +252,13 @@ def test_rounds_take_what_the_schedule_says_of_the_whole():
     assert np.cumprod([step.to.share for step in even]) == pytest.approx([0.8, 0.6, 0.4], abs=1e-5)
 
 
+@pytest.mark.parametrize("words", [{"heads": 0.1}, {"to": {"size": 0.9}}])
+def test_rounds_in_which_next_to_nothing_goes_are_left_out(words):
+    steps = Prune(**words, gradually={"rounds": 100}).rounds()
+    assert len(steps) == 2 * 99  # by the cubic schedule the last round has a millionth to take
+    assert all(step.to is None or step.to.share < 1 for step in steps[::2])
+
+
 def test_a_recipe_writes_rounds_out_and_reads_back_the_same(recipe_file, tmp_path):
     steps = [
         {"prune": {"neurons": 0.5, "heads": 0.25, "gradually": {"rounds": 2, "distill": {"epochs": 1}}}},

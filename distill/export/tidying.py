@@ -49,6 +49,9 @@ def _flatten(attention: ir.Node) -> None:
     joined = _only_user(back.outputs[0])
     if joined is None or joined.op_type != "Reshape" or len(attention.outputs) > 1:
         return
+    shape = joined.outputs[0].shape
+    if shape is None or len(shape) != 3:  # GPT-2 puts the tokens of all texts in one row
+        return
     numbers = [_heads(given) for given in attention.inputs[:2]]
     if None in numbers:
         return

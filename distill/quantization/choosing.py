@@ -80,5 +80,6 @@ def _rungs(plan: Plan, ranked: Sequence[str]) -> list[tuple[Plan, Sequence[str]]
         mine = [name for name in ranked if _MORE.get(products[name]) == upper][:most]
         for number in sorted({min(2**power, len(mine)) for power in range(len(mine).bit_length() + 1)} - {0}):
             products |= dict.fromkeys(mine[:number], upper)
-            found.append((Plan(dict(products), plan.ranges, plan.table_bits, plan.group), mine[:number]))
+            kept = [name for name in ranked if products[name] != plan.products[name]]
+            found.append((Plan(dict(products), plan.ranges, plan.table_bits, plan.group), kept))
     return found

@@ -52,12 +52,29 @@ def products_of(graph: ir.Graph) -> list[Product]:
             found.append(_with_bias(node, weight))
         elif node.op_type == "Gemm" and (product := _from_gemm(node)) is not None:
             found.append(product)
+    found = _told_apart(found)
     times: Counter[str] = Counter()
     for place, product in enumerate(found):
         times[product.stored] += 1
         if times[product.stored] > 1:
             found[place] = replace(product, name=f"{product.stored} ({times[product.stored]})")
     return found
+
+
+def _told_apart(found: list[Product]) -> list[Product]:
+    """Products whose weights differ under names that differ: one bias may stand behind several of them, because equal
+    constants, such as biases of zeros, are kept once in a graph.
+    """
+    known: dict[str, list[np.ndarray]] = {}
+    apart = []
+    for product in found:
+        held = known.setdefault(product.stored, [])
+        number = next((i for i, weight in enumerate(held) if np.array_equal(weight, product.weight)), len(held))
+        if number == len(held):
+            held.append(product.weight)
+        name = f"{product.stored}#{number + 1}" if number else product.stored
+        apart.append(replace(product, name=name, stored=name))
+    return apart
 
 
 def lookups_of(graph: ir.Graph) -> list[Lookup]:

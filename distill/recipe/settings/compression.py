@@ -165,7 +165,8 @@ class Prune(Settings):
         """The steps that `gradually` stands for: each round takes a share of what the round before has left.
 
         When s of all is to be gone after a round and r was gone before it, the round takes 1 - (1 - s)/(1 - r). The
-        vocabulary, which no distillation brings back, goes in the first, and so do the embeddings' dimensions.
+        vocabulary, which no distillation brings back, goes in the first, and so do the embeddings' dimensions. A share
+        too small to be told in six digits is not taken.
         """
         steps: list[Prune | Distill] = []
         before, layers_before = 0.0, 0
@@ -174,10 +175,11 @@ class Prune(Settings):
             told |= {"gradually": None}
             for what in _SHARES:
                 if (share := told.get(what)) is not None:
-                    told[what] = _digits(1 - (1 - share * done) / (1 - share * before))
+                    told[what] = _digits(1 - (1 - share * done) / (1 - share * before)) or None
             if self.to is not None:
                 gone = 1 - self.to.share
-                told["to"] = self.to.model_copy(update={self.to.word: _digits((1 - gone * done) / (1 - gone * before))})
+                left = _digits((1 - gone * done) / (1 - gone * before))
+                told["to"] = self.to.model_copy(update={self.to.word: left}) if left < 1 else None
             if self.layers is not None:
                 layers = round(self.layers * number / self.gradually.rounds)
                 told["layers"], layers_before = (layers - layers_before) or None, layers
