@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from distill.surgery.embeddings import FactorisedEmbedding
+from distill.surgery.modules import Mixing, weights
 
 RANGE = "simulated_range"  # a Linear's buffer while it is simulated: lowest, highest, batches seen
 _BATCHES = 100  # that the moving average of a range remembers
@@ -44,7 +48,7 @@ def fake_quantize_activation(values: Tensor, low: Tensor, high: Tensor) -> Tenso
 
 @contextlib.contextmanager
 def simulated(model: nn.Module) -> Iterator[None]:
-    """Every Linear and embedding table of a model computes as in int8 for as long as the block lasts.
+    """Every Linear (GPT-2's Conv1D too) and embedding table of a model computes as in int8 while the block lasts.
 
     The range of what enters a Linear is a moving average over the batches seen in training mode, kept in a buffer: it
     is saved and loaded with the model within the block, and gone behind it, as everything else. A Linear that has
@@ -53,7 +57,7 @@ def simulated(model: nn.Module) -> Iterator[None]:
     changed: list[nn.Module] = []
     try:
         for module in model.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, Mixing):
                 module.register_buffer(RANGE, module.weight.new_zeros(3, dtype=torch.float32))
                 module.forward = _rounded_linear(module)
                 changed.append(module)
@@ -64,34 +68,39 @@ def simulated(model: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
-            if isinstance(module, nn.Linear):
+            if isinstance(module, Mixing):
                 delattr(module, RANGE)
 
 
-def _rounded_linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+def _rounded_linear(linear: Mixing) -> Callable[[Tensor], Tensor]:
     def forward(given: Tensor) -> Tensor:
         values = given.float()
         low, high = _follow(linear, values.detach())
         rounded = fake_quantize_activation(values, low, high).to(given.dtype)
-        return F.linear(rounded, fake_quantize_weight(linear.weight), linear.bias)
+        return F.linear(rounded, fake_quantize_weight(weights(linear)), linear.bias)
 
     return forward
 
 
-def _rounded_embedding(table: nn.Embedding) -> Callable[[Tensor], Tensor]:
-    """Only the rows that are looked up are rounded: each has a scale of its own."""
+def _rounded_embedding(table: nn.Embedding) -> Callable[..., Tensor]:
+    """Only the rows that are looked up are rounded: each has a scale of its own.
 
-    def forward(ids: Tensor) -> Tensor:
-        rows = nn.Embedding.forward(table, ids)
+    A table with a lookup of its own keeps it: BART's scales what it finds, OPT's counts positions from a mask. A row on
+    its grid stays on it when it is scaled.
+    """
+    factorised = isinstance(table, FactorisedEmbedding)
+    look_up = nn.Embedding.forward if factorised else type(table).forward
+
+    def forward(*given: Any, **named: Any) -> Tensor:
+        rows = look_up(table, *given, **named)
         found = fake_quantize_weight(rows.flatten(0, -2)).view_as(rows)
-        projection = getattr(table, "projection", None)  # of a factorised table
-        return found if projection is None else projection(found)
+        return table.projection(found) if factorised else found
 
     return forward
 
 
 @torch.no_grad()
-def _follow(linear: nn.Linear, values: Tensor) -> tuple[Tensor, Tensor]:
+def _follow(linear: Mixing, values: Tensor) -> tuple[Tensor, Tensor]:
     """The range to round to: a plain mean over the first batches, a moving average from then on."""
     kept, seen = getattr(linear, RANGE), torch.stack(values.aminmax())
     if linear.training:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 from conftest import load_tiny, make_splits
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from distill import Distill, checkpoint, distill, distillation, finetune, surgery
 from distill.checkpoint import Checkpoint
@@ -129,6 +131,34 @@ def test_every_linear_and_table_of_every_family_is_rounded_and_nothing_is_left_b
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.copy_(fake_quantize_weight(module.weight))
     assert float((rounded - logits(twin, data)).abs().max()) < 0.1 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "bart"])
+def test_tables_with_a_lookup_of_their_own_keep_it_and_every_product_is_rounded(kind):
+    shared = {"vocab_size": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = {
+        "gpt2": transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=32, **shared),
+        "opt": transformers.OPTConfig(
+            hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=1, ffn_dim=32, num_attention_heads=2, **shared
+        ),
+        "bart": transformers.BartConfig(
+            d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=32, decoder_ffn_dim=32, scale_embedding=True, decoder_start_token_id=2, **shared
+        ),
+    }[kind]  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    ids = torch.randint(5, 60, (2, 7))
+    ids[:, -1] = 2
+    with torch.inference_mode():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        expected = model(input_ids=ids).logits
+        with simulated(model):
+            found = model(input_ids=ids).logits
+            products = [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
+            assert all(hasattr(module, RANGE) for module in products)
+    assert 0 < float((found - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
 def test_a_factorised_table_is_rounded_before_it_is_widened(bert):
