@@ -87,15 +87,19 @@ class OnnxRuntime:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no base of their own
             raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
+        self.path = path
         self.inputs = [given.name for given in self.session.get_inputs()]
         self.format = next((name for name, file in GRAPHS.items() if file == path.name), "onnx-fp32")
         self.batch_dependent = self.format in ROUNDED
 
     def answer(self, batch: Batch) -> np.ndarray:
-        """Logits (batch, labels) in float32."""
+        """Logits (batch, labels) in float32. Raises MachineError when ONNX Runtime can't work the graph out."""
         shape = batch["input_ids"].shape
         feed = {name: batch[name] if name in batch else np.zeros(shape, dtype=np.int64) for name in self.inputs}
-        return self.session.run(["logits"], feed)[0]
+        try:
+            return self.session.run(["logits"], feed)[0]
+        except Exception as error:  # the runtime's exceptions share no base of their own
+            raise MachineError(f"{self.path}: ONNX Runtime can't run it: {error}") from error
 
 
 def answer_all(

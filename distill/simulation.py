@@ -50,9 +50,9 @@ def fake_quantize_activation(values: Tensor, low: Tensor, high: Tensor) -> Tenso
 def simulated(model: nn.Module) -> Iterator[None]:
     """Every Linear (GPT-2's Conv1D too) and embedding table of a model computes as in int8 while the block lasts.
 
-    The range of what enters a Linear is a moving average over the batches seen in training mode, kept in a buffer: it
-    is saved and loaded with the model within the block, and gone behind it, as everything else. A Linear that has
-    seen no batch in training takes the range of what it is given.
+    The range of what enters a Linear, padding included, is a moving average over the batches seen in training mode,
+    kept in a buffer: it is saved and loaded with the model within the block, and gone behind it, as everything else. A
+    Linear that has seen no batch in training takes the range of what it is given.
     """
     changed: list[nn.Module] = []
     try:

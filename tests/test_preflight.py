@@ -418,6 +418,24 @@ def test_an_engine_that_is_not_installed_is_missing_where_a_step_needs_it(recipe
     assert not (path.parent / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("steps", "where"),
+    [
+        ([{"finetune": FINETUNE}, "quantize"], "steps.1.quantize: the student is a modernbert"),
+        ([{"prune": {"to": {"latency": 0.5}}}, DISTIL], "steps.0.prune.to.latency: the student is a modernbert"),
+    ],
+    ids=["quantize", "latency"],
+)
+def test_a_family_that_can_not_become_a_graph_is_told_before_anything_is_trained(recipe_file, tmp_path, steps, where):
+    config = {
+        "model_type": "modernbert", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 60,
+    }  # fmt: skip
+    teacher = {"checkpoint": str(plain_config(tmp_path / "modern", config)), "finetune": FINETUNE}
+    problems = plan_of(recipe_file(teacher=teacher, steps=steps)).problems
+    assert [problem for problem in problems if problem.startswith(where)], problems
+
+
 @pytest.mark.parametrize("to", [{"size": 0.5}, {"parameters": 0.5}], ids=str)
 def test_no_engine_is_needed_where_no_graph_is(recipe_file, no_engine, to):
     steps = [DISTIL, {"prune": {"to": to}}, {"finetune": FINETUNE}]

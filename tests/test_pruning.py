@@ -378,3 +378,9 @@ def test_paths_of_a_layer_are_there(model):
     """The page of data is true to transformers' modules."""
     assert len(surgery.layers_of(model.model)) == 4
     assert surgery.shape_of(model.model) == surgery.Shape((4,) * 4, (64,) * 4)
+
+
+@pytest.mark.parametrize("words", [{"heads": 0.99}, {"neurons": 0.99}, {"hidden_size": 0.99}])
+def test_a_share_that_leaves_nothing_is_refused_in_python_too(bert, data, words):
+    with pytest.raises(CheckpointError, match=f"prune.{next(iter(words))}: 0.99 of .* leaves nothing"):
+        prune(bert, Prune(**words), data=data)

@@ -165,6 +165,12 @@ def test_the_target_is_kept_and_hardly_more_than_it_is_given_away(bert, data, by
     assert not uniform or (len(set(shape.heads)) == 1 and len(set(shape.neurons)) == 1)
 
 
+@pytest.mark.parametrize("by", ["magnitude", "activations"])
+def test_heads_and_neurons_both_go_where_importance_knows_no_loss(bert, data, by):
+    shape = surgery.shape_of(prune(bert, Prune(to={"parameters": 0.8}, by=by, examples=24), data=data).model)
+    assert sum(shape.heads) < 16 and sum(shape.neurons) < 256
+
+
 def test_where_the_table_promises_too_much_the_budget_is_tightened(bert, data):
     clock = Sum(drag=12.0)
     smaller = prune(bert, Prune(to={"latency": 0.6}, examples=24), data=data, clock=clock)

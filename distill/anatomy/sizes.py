@@ -137,7 +137,7 @@ def with_layers(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any
 
 def refuse(config: Mapping[str, Any], what: str) -> str | None:
     """Why a family can't do something (lose `layers`, `heads`, `neurons` or `hidden` dimensions, factorise
-    `embeddings`, teach by `hidden_states`), or None.
+    `embeddings`, teach by `hidden_states`, become a `graph`), or None.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     return family.refuses.get(what) if family else None

@@ -129,12 +129,13 @@ class _FirstPosition:
         if value.is_initializer() or (node is not None and node.op_type == "Constant"):
             return value if value.shape is not None and len(value.shape) < 2 else None  # nothing a position
         if node is None or node in self.needed:
-            return self._slice(value, axis=1)
+            return self._slice(value, axis=1) if value.shape is not None and len(value.shape) == 3 else None
         inputs = list(node.inputs)
         if node is self.attention:
             inputs[0] = self.of(inputs[0])
             if len(inputs) > 3 and inputs[3] is not None:
-                inputs[3] = self._slice(inputs[3], axis=2)
+                mask = inputs[3]
+                inputs[3] = self._slice(mask, axis=2) if mask.shape is not None and len(mask.shape) == 4 else None
         elif node.op_type == "MatMul" and inputs[1].is_initializer() and len(inputs[1].shape) == 2:
             inputs[0] = self.of(inputs[0])
         elif node.op_type in _ROW_BY_ROW and len(node.outputs) == 1:

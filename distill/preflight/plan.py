@@ -11,7 +11,14 @@ from distill.data.loading import Splits
 from distill.errors import DistillError, RecipeError
 from distill.preflight.finding import find_engine, find_student, find_teacher, read_data
 from distill.preflight.heads import check_head, check_student_head
-from distill.preflight.shapes import check_hidden_states, check_layers, check_length, check_pruning, check_ranks
+from distill.preflight.shapes import (
+    check_graphs,
+    check_hidden_states,
+    check_layers,
+    check_length,
+    check_pruning,
+    check_ranks,
+)
 from distill.recipe import settings
 
 
@@ -56,7 +63,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _note_idle_words(plan)
     for check in (
         check_head, check_student_head, check_layers, check_pruning, check_ranks, check_hidden_states,
-        check_length,
+        check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)

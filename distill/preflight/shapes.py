@@ -53,6 +53,18 @@ def check_pruning(plan: Plan) -> None:
             left -= step.prune.layers
 
 
+def check_graphs(plan: Plan) -> None:
+    """Families that can become graphs, where a graph is made or timed: a teacher's is the baseline of its student's."""
+    student, teacher = _student_config(plan) or {}, plan.teacher_config or {}
+    for position, step in enumerate(plan.recipe.steps):
+        timed = step.prune is not None and step.prune.to is not None and step.prune.to.word == "latency"
+        for who, config in (("student", student), ("teacher", teacher)):
+            reason = anatomy.refuse(config, "graph")
+            if reason and (step.quantize is not None or (timed and who == "student")):
+                where = f"steps.{position}.quantize" if not timed else f"steps.{position}.prune.to.latency"
+                raise CheckpointError(f"{where}: the {who} is a {config['model_type']}; {reason}")
+
+
 def _check_something_left(config: dict[str, Any], words: settings.Prune, where: str) -> None:
     """A layer keeps a head and a block of neurons: a share that leaves less than that can't be meant."""
     for what, least in (("heads", 1), ("neurons", words.multiple_of)):

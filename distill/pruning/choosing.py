@@ -71,7 +71,7 @@ def _numbers(scores: Sequence[Tensor], share: float, *, uniform: bool, multiple:
 
 
 def _rounded(number: float, of: int, multiple: int) -> int:
-    return min(of, max(multiple, multiple * round(number / multiple)), max(of, 1))
+    return min(of, max(multiple, multiple * round(number / multiple)))
 
 
 def _best(importance: Importance, number: int) -> list[int]:

@@ -55,7 +55,7 @@ class Costs:
 
 def count(checkpoint: Checkpoint, sites: Sequence[Site], unit: Literal["parameters", "bytes"], whole: float) -> Costs:
     """What units cost in parameters, or in bytes of the weights' file: exactly, for they are Linear layers' rows and
-    columns. What a file says beside its weights is part of `fixed`, and `whole` is the caller's.
+    columns. What a file says beside its weights is left out; `whole` is the caller's.
     """
     each = next(checkpoint.model.parameters()).element_size() if unit == "bytes" else 1
     curves: dict[What, Curve] = {}

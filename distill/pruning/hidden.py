@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from distill import anatomy, surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
+from distill.errors import CheckpointError
 from distill.losses import LOSSES
 from distill.pruning.choosing import removal, summed
 from distill.pruning.importance import Importance, batches, measure
@@ -39,6 +40,11 @@ def without_dims(checkpoint: Checkpoint, words: settings.Prune, data: Splits, ro
     facts = checkpoint.model.config.to_dict()
     hidden, multiple = anatomy.size(facts, "hidden_size"), hidden_multiple(facts)
     number = min(hidden, max(multiple, multiple * round(hidden * (1 - words.hidden_size) / multiple)))
+    if hidden * (1 - words.hidden_size) < multiple / 2:
+        raise CheckpointError(
+            f"prune.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves nothing, but {multiple} stay at "
+            f"least; take out {1 - multiple / hidden:.3g} at most"
+        )
     roomy = _with_room(checkpoint, number, words, data, rows)
     going, _ = removal(importance_of_dims(roomy, words.by, data, rows))
     dims = sorted(going[len(going) - number :])

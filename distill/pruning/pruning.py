@@ -110,12 +110,23 @@ def _without_units(
     for what in whats:
         mine = [(site, importance) for site, importance in zip(sites, found, strict=True) if site.what == what]
         multiple = words.multiple_of if what == "neurons" else 1
+        _require_something_left(what, getattr(words, what), [site.units for site, _ in mine], multiple)
         kept[what] = choose_units(mine, getattr(words, what), uniform=words.uniform, multiple=multiple)
     smaller = surgery.keep_units(checkpoint.model, kept.get("heads"), kept.get("neurons"))
     pruned = Checkpoint(smaller.eval(), checkpoint.tokenizer)
     if words.reconstruct:
         refit(pruned, checkpoint, whats, data, rows)
     return pruned
+
+
+def _require_something_left(what: str, share: float, units: Sequence[int], multiple: int) -> None:
+    """Each layer keeps a head, or a block of neurons: a share that leaves less than half of that can't be meant."""
+    there, least = sum(units), sum(min(multiple, number) for number in units)
+    if there * (1 - share) < least / 2:
+        raise CheckpointError(
+            f"prune.{what}: {share:g} of {there} {what} leaves nothing, but {least} stay at least, some in each layer; "
+            f"take out {1 - least / there:.3g} at most, or whole `layers`"
+        )
 
 
 def _check(pruned: Checkpoint, data: Splits, rows: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from distill.pruning.choosing import removal
 from distill.pruning.compensation import moments
 from distill.pruning.compensation import removal as compensated
 from distill.pruning.costs import count, options, share_out
-from distill.pruning.importance import measure
+from distill.pruning.importance import Importance, measure
 from distill.pruning.latency import Clock, MachineClock
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import Site, What, sites_of
@@ -111,7 +111,10 @@ def _going(
             compensated(site, *both, multiples[site.what])
             for site, both in zip(tqdm(sites, desc="choose", leave=False), found, strict=True)
         ]
-    return [removal(importance) for importance in measure(now, sites, words.by, data, rows)]
+    found = measure(now, sites, words.by, data, rows)
+    if words.by in ("magnitude", "activations"):  # relative to a site's mean: a site's few heads count as its neurons
+        found = [Importance(importance.scores / importance.scores.sum()) for importance in found]
+    return [removal(importance) for importance in found]
 
 
 def kinds(facts: dict[str, Any]) -> list[What]:
@@ -151,9 +154,10 @@ def _bytes(checkpoint: Checkpoint) -> int:
 
 def _require_reachable(least: float, target: settings.Target, words: settings.Prune) -> None:
     if least > target.share:
+        by_the_table = " by the table" if target.word == "latency" else ""
         raise CheckpointError(
-            f"prune.to.{target.word}: {target.share:g} can't be reached: with the least that every layer must keep "
-            f"(one head, {words.multiple_of} neurons) {least:.3f} is left, the nearest to it; {_help(words)}"
+            f"prune.to.{target.word}: {target.share:g} can't be reached: with the least that every layer must keep (one "
+            f"head, {words.multiple_of} neurons) {least:.3f} is left{by_the_table}, the nearest to it; {_help(words)}"
         )
 
 

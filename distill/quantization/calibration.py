@@ -24,7 +24,8 @@ _MOST = 512  # tokens of which every number is kept
 def calibrate(fp32: Path, texts: Encoded, seed: int) -> dict[str, tuple[float, float]]:
     """For each value that goes into a product the range in which 8 bits lose least, by the value's name.
 
-    Padding is left out; of the tokens that are there up to `_MOST` are drawn by the seed.
+    Padding is left out wherever a value has a place for every token; of the tokens that are there up to `_MOST` are
+    drawn by the seed.
     """
     model = ir.load(fp32)
     products = products_of(model.graph)

@@ -101,7 +101,9 @@ class Gradually(Settings):
 
     rounds: int = Field(3, ge=2, le=100, description="how many times it is pruned, and distilled after it")
     schedule: Literal["cubic", "linear"] = Field(
-        "cubic", description="how the shares grow: most in the first rounds (Zhu and Gupta 2017), or evenly"
+        "cubic",
+        description="how shares and targets grow, most in the first rounds (Zhu and Gupta 2017) or evenly; layers go "
+        "evenly",
     )
     distill: Distill = Field(default_factory=Distill, description="the distillation after each round")
 
