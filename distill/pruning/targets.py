@@ -156,8 +156,9 @@ def _require_reachable(least: float, target: settings.Target, words: settings.Pr
     if least > target.share:
         by_the_table = " by the table" if target.word == "latency" else ""
         raise CheckpointError(
-            f"prune.to.{target.word}: {target.share:g} can't be reached: with the least that every layer must keep (one "
-            f"head, {words.multiple_of} neurons) {least:.3f} is left{by_the_table}, the nearest to it; {_help(words)}"
+            f"prune.to.{target.word}: {target.share:g} can't be reached: with the least that every layer must keep "
+            f"(one head, {words.multiple_of} neurons) {least:.3f} is left{by_the_table}, the nearest to it; "
+            f"{_help(words)}"
         )
 
 
