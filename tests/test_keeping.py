@@ -95,9 +95,9 @@ def test_a_run_that_fails_says_so_in_its_status(recipe_file, tmp_path, monkeypat
 def test_cache_lists_what_is_there(finished):
     told = ask("cache", "list")
     assert told.exit_code == 0
-    for kind in ("finetune-", "student-", "distill-", "score-"):
+    for kind in ("finetune-", "student-", "signals-", "distill-", "score-"):
         assert kind in told.output
-    assert told.output.splitlines()[-1].startswith("5 pieces")
+    assert told.output.splitlines()[-1].startswith("6 pieces")
     assert "1 epochs, validation" in told.output
 
 
@@ -109,7 +109,7 @@ def test_an_empty_cache_is_no_error():
 def test_prune_drops_what_is_asked_and_leaves_run_folders_whole(finished):
     weights = (finished / "1-distill" / "model.safetensors").read_bytes()
     assert "would drop" in ask("cache", "prune", "--all", "--dry-run").output
-    assert len(Store().pieces()) == 5
+    assert len(Store().pieces()) == 6
     assert "0 pieces" in ask("cache", "prune").output.splitlines()[-1]  # nothing is a month old
     done = ask("cache", "prune", "--all")
     assert done.exit_code == 0 and "a run folder still holds its files" in done.output
@@ -123,7 +123,7 @@ def test_prune_by_age_and_by_size_drops_the_longest_unused(finished):
     long_ago = time.time() - 3 * 86400
     os.utime(oldest.folder / "entry.json", (long_ago, long_ago))
     assert oldest.name[:30] in ask("cache", "prune", "--older-than", "2d").output
-    assert len(store.pieces()) == 4
+    assert len(store.pieces()) == 5
     newest = store.pieces()[0]
     ask("cache", "prune", "--keep", f"{newest.bytes + 1}B")
     left = store.pieces()
@@ -138,7 +138,7 @@ def test_prune_drops_what_nobody_finished(finished):
     ask("cache", "prune")
     assert left.exists()
     ask("cache", "prune", "--unfinished")
-    assert not left.exists() and len(Store().pieces()) == 5
+    assert not left.exists() and len(Store().pieces()) == 6
 
 
 @pytest.mark.parametrize(("option", "value"), [("--older-than", "soon"), ("--keep", "much"), ("--keep", "-5GB")])

@@ -79,7 +79,7 @@ def test_a_word_that_is_like_none_gets_the_known_ones_only(read):
     ("text", "expected"),
     [
         (RECIPE.replace("text-classification", "text-clasification"), "did you mean 'text-classification'?"),
-        (RECIPE + "  - quantize: {weights: int4}\n", 'steps.1.quantize.weights: "int4" is not known here'),
+        (RECIPE + "  - quantize: {weights: int2}\n", 'steps.1.quantize.weights: "int2" is not known here'),
         (RECIPE.replace("}}\n", "}, schedule: cosin}\n"), "did you mean 'cosine'? (known: linear, cosine, constant)"),
     ],
 )

@@ -186,5 +186,9 @@ def _count(graph: Path) -> int:
     import onnx
 
     weights = onnx.load(graph, load_external_data=False).graph.initializer
-    aside = ("_scale", "_zero_point")
-    return sum(math.prod(weight.dims) for weight in weights if weight.dims and not weight.name.endswith(aside))
+    aside = ("_scale", "_zero_point", ".scale", ".scales", ".zero_point", ".zero_points")
+    return sum(
+        math.prod(weight.dims) * (2 if weight.name.endswith(".int4") else 1)  # two in a byte
+        for weight in weights
+        if weight.dims and not weight.name.endswith(aside)
+    )
