@@ -344,6 +344,16 @@ def test_the_preprocessing_that_is_claimed(folder):
     assert {"preprocessing onnx, max_length", "preprocessing transformers, max_length"} <= set(failing(folder))
 
 
+def test_a_folder_from_before_a_word_existed_has_its_default(folder):
+    def forget(report: dict) -> None:
+        (words,) = [step["quantize"] for step in report["recipe"]["steps"] if "quantize" in step]
+        for word in ("activations", "calibration", "group", "changed"):
+            del words[word]
+
+    change_json(folder / "report.json", forget)
+    assert "recipe" not in failing(folder)
+
+
 def test_a_recipe_that_is_not_the_reports(folder):
     path = folder / "recipe.yaml"
     path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
