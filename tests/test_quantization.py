@@ -231,7 +231,7 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
     def far(found: np.ndarray, expected: np.ndarray) -> float:
         return float(np.abs(found - expected).max() > 1.5 * usual)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "distill"):
         choice = choose(path, plan_of(path, "static", ranges), held, far, 0.0)
     assert choice.kept == (ruined.name,) and choice.changed == 0
     assert choice.plan.products[ruined.name] == "token"

@@ -760,7 +760,7 @@ def test_two_sittings_are_uploaded_into_one_run_one_behind_the_other(server, tmp
 
 def test_an_online_run_tells_nothing_private(server, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tracker, "PATIENCE", 120.0)
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "distill")
     recipe = make_recipe(tmp_path, wandb="online", weights="all")
     whole(recipe, tmp_path / "run")
     assert f"W&B: {server.url}/team/distill/runs/abcd1234" in caplog.text

@@ -61,6 +61,7 @@ def talking(quiet: bool = False) -> Iterator[None]:
     handler = _BesideBars()
     handler.setFormatter(_Plain())
     ours = logging.getLogger("distill")
+    before = ours.level
     ours.setLevel(logging.WARNING if quiet else logging.INFO)
     ours.addHandler(handler)
     ours.propagate = False
@@ -69,6 +70,7 @@ def talking(quiet: bool = False) -> Iterator[None]:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.setLevel(before)
         ours.propagate = True
 
 
