@@ -160,10 +160,10 @@ def read_words() -> argparse.Namespace:
 
 
 def hide_paths(words: list[str]) -> list[str]:
-    """The command as anybody would give it: what stands behind `--data` and `--runs` is this machine's."""
+    """The command as anybody would give it: what stands behind `--data`, `--runs` and `--json` is this machine's."""
     shown = []
     for before, word in zip(["", *words], words, strict=False):
-        shown.append({"--data": "DIR", "--runs": "RUNS"}.get(before, word))
+        shown.append({"--data": "DIR", "--runs": "RUNS", "--json": "PATH"}.get(before, word))
     return shown
 
 
