@@ -168,6 +168,18 @@ def quantized(bert, tmp_path_factory) -> Path:
     return quantize(bert, Quantize(), data=make_splits(), folder=tmp_path_factory.mktemp("run") / "2-quantize")
 
 
+@pytest.fixture(scope="module")
+def data():
+    """Splits of one text and one label."""
+    return make_splits()
+
+
+@pytest.fixture
+def model(tmp_path, family):
+    """A tiny checkpoint of each family, with a head."""
+    return load_tiny(tmp_path / "tiny", family)
+
+
 @pytest.fixture
 def without_memory(monkeypatch) -> None:
     """Memory takes a process for each row; one test of the pipeline measures it, the others go without."""

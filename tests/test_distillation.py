@@ -28,11 +28,6 @@ BOTH = {"logits": 1.0, "hidden_states": 1.0}
 
 
 @pytest.fixture(scope="module")
-def data():
-    return make_splits()
-
-
-@pytest.fixture(scope="module")
 def bert(tmp_path_factory, data) -> Checkpoint:
     """A teacher that knows its topics."""
     words = Finetune(**FAST, epochs=15, batch_size=8, patience=15)

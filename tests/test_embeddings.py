@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import LABELS, PIECES, load_tiny, make_config, make_splits
+from conftest import LABELS, PIECES, load_tiny, make_config
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from distill import Distill, Prune, anatomy, checkpoint, cut, distill, finetune, prune, surgery
@@ -26,11 +26,6 @@ from distill.signals import read, tensors
 
 CUT = ("bert", "roberta", "distilbert", "electra", "mpnet")
 RANK = 6
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
 
 
 @pytest.fixture(scope="module", params=CUT)

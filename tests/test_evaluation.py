@@ -37,11 +37,6 @@ QUICK = settings.Timing(batch=[1, 3], rounds=3)
 
 
 @pytest.fixture(scope="module")
-def data():
-    return make_splits()
-
-
-@pytest.fixture(scope="module")
 def graph(quantized, tmp_path_factory):
     """The fp32 graph alone."""
     folder = shutil.copytree(quantized, tmp_path_factory.mktemp("run") / "graph")

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES, LABELS, load_tiny, make_splits
+from conftest import FAMILIES, LABELS, load_tiny
 from onnx import TensorProto, numpy_helper
 
 from distill import Quantize, export, quantization
@@ -34,11 +34,6 @@ def exported(request, tmp_path_factory):
     layers = "n_layers" if request.param == "distilbert" else "num_hidden_layers"
     checkpoint = load_tiny(folder / "model", request.param, **{layers: 2})
     return checkpoint, export.export(checkpoint, folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
 
 
 def batch_of(rows: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import LABELS, load_tiny, make_splits
+from conftest import LABELS, load_tiny
 from transformers import AutoModelForSequenceClassification
 
 from distill import Distill, Prune, checkpoint, cut, distill, finetune, prune, surgery
@@ -27,16 +27,6 @@ from distill.recipe import Finetune, load
 from distill.signals import read, tensors
 
 WAYS = ("magnitude", "activations", "taylor", "fisher")
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
-
-
-@pytest.fixture
-def model(tmp_path, family) -> Checkpoint:
-    return load_tiny(tmp_path / "tiny", family)
 
 
 def logits(found: Checkpoint, data, split: str = "test") -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from conftest import load_tiny, make_splits
+from conftest import load_tiny
 from onnx import TensorProto, numpy_helper
 
 from distill import Quantize, export, quantization, recipe
@@ -25,11 +25,6 @@ from distill.quantization.lowering import Plan, lower
 from distill.quantization.products import lookups_of, products_of
 
 RNG = np.random.default_rng(7)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta", "distilbert", "electra", "mpnet", "albert"])

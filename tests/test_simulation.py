@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
-from conftest import load_tiny, make_splits
+from conftest import load_tiny
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -23,11 +23,6 @@ from distill.simulation import RANGE, fake_quantize_activation, fake_quantize_we
 from distill.training import Watch
 
 TRAIN = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 8, "dropout": 0}
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
 
 
 def logits(found: Checkpoint, data, split: str = "test") -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import load_tiny, make_splits
+from conftest import load_tiny
 from transformers import AutoModelForSequenceClassification
 
 from distill import Distill, Prune, anatomy, checkpoint, prune, surgery
@@ -28,16 +28,6 @@ from distill.recipe.settings import Target
 from distill.signals import read, tensors
 
 WAYS = ("magnitude", "activations", "taylor", "fisher")
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_splits()
-
-
-@pytest.fixture
-def model(tmp_path, family) -> Checkpoint:
-    return load_tiny(tmp_path / "tiny", family)
 
 
 class Sum:
