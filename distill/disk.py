@@ -59,7 +59,7 @@ def machine_errors(doing: str) -> Iterator[None]:
         yield
     except MachineError:
         raise
-    except Exception as error:
+    except Exception as error:  # a full disk comes in the kinds of several libraries; any other goes on as it came
         if (reason := _disk_failure(error)) is None:
             raise
         raise MachineError(f"{doing}: {reason}") from error

@@ -575,7 +575,10 @@ def test_bodies_and_classifiers_are_cut_as_language_models_are(name):
         mine = given if auto is AutoModel else {k: v for k, v in given.items() if not k.startswith("decoder")}
         if auto is not AutoModel and config.is_encoder_decoder:  # they classify at the last token of a text
             mine = {**mine, "input_ids": mine["input_ids"].index_fill(1, torch.tensor([5]), config.eos_token_id)}
-        read = lambda m, g=mine: m(**g)[0].detach()  # noqa: E731
+
+        def read(m, g=mine):
+            return m(**g)[0].detach()
+
         kept = some(model, "heads", uneven=True)
         smaller = surgery.keep_layers(
             surgery.keep_units(model, kept, None), range(1, len(surgery.layers_of(model)) + 1)
@@ -605,7 +608,11 @@ def test_classifiers_of_every_kind_are_pruned_cut_and_trained(name, tmp_path):
     twin = whole.copy()
     refit(twin, whole, ["heads", "neurons"], data, range(16))
     batch = next(batches(whole, data, range(4), "some"))
-    read = lambda found: logits(found.model, {key: batch[key] for key in ("input_ids", "attention_mask")})  # noqa: E731
+    given = {key: batch[key] for key in ("input_ids", "attention_mask")}
+
+    def read(found):
+        return logits(found.model, given)
+
     assert gap(read(twin), read(whole)) < 1e-3  # nothing is gone, so there is nothing to make up for
     for by in ("fisher", "magnitude", "activations"):
         words = {"heads": 0.5, "neurons": 0.5, "examples": 16, "multiple_of": 4, "by": by}
