@@ -20,7 +20,7 @@ from distill.disk import atomic_folder
 from distill.engines import GRAPHS
 
 if TYPE_CHECKING:
-    from distill.tasks import TextClassification
+    from distill.tasks import Task
 
 RATIO = 0.5  # torch-pruning's example takes half of everything
 
@@ -95,7 +95,7 @@ def pruned_by_torch_pruning(teacher: Checkpoint, folder: Path) -> Path:
     return folder
 
 
-def cut_and_not_taught(card: str, task: TextClassification, layers: int, folder: Path) -> Path:
+def cut_and_not_taught(card: str, task: Task, layers: int, folder: Path) -> Path:
     """Some layers of a card's checkpoint, as it was published, with a new head: what plain fine-tuning starts from."""
     import distill
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distill import anatomy, safety, tasks
 from distill.disk import atomic_folder
 from distill.errors import CheckpointError
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -74,7 +74,7 @@ class Checkpoint:
         return folder
 
 
-def load(folder: Path, task: TextClassification | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
+def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
     """A checkpoint folder as a model with its tokenizer, in float32 where accelerate places it.
 
     With a task the config's labels become the task's; `new_head` starts its head from random weights (what fine-tuning
@@ -85,7 +85,8 @@ def load(folder: Path, task: TextClassification | None = None, *, new_head: bool
     from accelerate import PartialState
 
     inspect(folder)
-    config, auto_class = _config_for(folder, task, new_head), task.auto_class if task else TextClassification.auto_class
+    config = _config_for(folder, task, new_head)
+    auto_class = (task or tasks.kind_of(read_config(folder))).auto_class
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng():
@@ -137,7 +138,7 @@ def _start_head(model: PreTrainedModel) -> None:
     model.load_state_dict({key: value for key, value in fresh.items() if not key.startswith(body)}, strict=False)
 
 
-def _config_for(folder: Path, task: TextClassification | None, new_head: bool) -> PretrainedConfig:
+def _config_for(folder: Path, task: Task | None, new_head: bool) -> PretrainedConfig:
     import transformers
 
     try:

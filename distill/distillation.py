@@ -18,10 +18,10 @@ from distill.data import Encoded, Splits
 from distill.disk import machine_errors
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
-from distill.losses import LOSSES
+from distill.losses import LOSSES, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
-from distill.tasks import TextClassification
+from distill.tasks import Task
 from distill.teacher import Keep, answering
 from distill.training import Objective, Watch, choose_dtype, fit
 
@@ -63,7 +63,7 @@ def distill(
     student.model.requires_grad_(True)
     asked = words.imitate.hidden_states
     pairs = require_fit(student, teacher, words, data)
-    if teacher.model.config.num_labels != len(data.task.labels):
+    if data.task.head_labels and teacher.model.config.num_labels != len(data.task.labels):
         raise CheckpointError(
             f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
             "give the teacher a `finetune`"
@@ -85,7 +85,7 @@ def distill(
         same_ids = _same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
         source = answering(
             teacher, theirs, sorted({layer for _, layer in pairs}), epochs=words.epochs,
-            dtype=choose_dtype(words.dtype), scratch=scratch, live=same_ids, keep=keep,
+            dtype=choose_dtype(words.dtype), scratch=scratch, by_token=data.task.by_token, live=same_ids, keep=keep,
         )  # fmt: skip
         rows = theirs if pairs and same_ids and mine.types is None else mine  # a live teacher may want token types
         return _train(student, objective, words, data, source, watch or Watch("distill"), rows)
@@ -114,7 +114,7 @@ class Lesson(Objective):
     def __init__(
         self,
         student: nn.Module,
-        task: TextClassification,
+        task: Task,
         labels: settings.Term | None = None,
         logits: settings.LogitsTerm | None = None,
         hidden_states: settings.HiddenStatesTerm | None = None,
@@ -136,17 +136,16 @@ class Lesson(Objective):
         found = read(self.student, batch, [mine for mine, _ in self.pairs])
         terms = {}
         if "logits" in self.weights:
-            terms["logits"] = self._logits(found.logits, signals.logits)
+            terms["logits"] = self._logits(found.logits, signals.logits, batch)
         if "hidden_states" in self.weights:
             terms["hidden_states"] = self._hidden(found, signals, batch["attention_mask"])
         if "labels" in self.weights:
-            labels = batch["labels"]
-            shaped = labels.float().unsqueeze(-1) if self.task.problem == "regression" else labels
-            terms["labels"] = LOSSES[self.task.hard_loss](found.logits, shaped)
+            terms["labels"] = to_targets(self.task, found.logits, batch)
         return sum(self.weights[name] * value for name, value in terms.items()), terms
 
-    def _logits(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _logits(self, student: Tensor, teacher: Tensor, batch: dict[str, Tensor]) -> Tensor:
         name = self.task.soft_loss(self.asked["logits"].loss)
+        student, teacher = (self.task.imitated(logits, batch) for logits in (student, teacher))
         if name == "mse":
             return LOSSES[name](student, teacher)
         return LOSSES[name](student, teacher, self.temperature)
@@ -224,12 +223,12 @@ def _train(
     engine = Torch(model, choose_dtype(words.dtype))
 
     def validate() -> float:
-        logits = answer_all(engine, held)
-        return task.score(task.predictions(logits, task.choose_threshold(logits, held.labels)), held.labels)
+        answers = answer_all(engine, held, task)
+        return task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
 
     fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, seed=data.seed, watch=watch,
+        answer=source.signals if source else None, lower=task.lower, seed=data.seed, watch=watch,
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from distill.data.batching import Batch, TokenBatches, collate
 from distill.data.encoding import Encoded
 from distill.errors import MachineError
+from distill.tasks import Task
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class Engine(Protocol):
     batch_dependent: bool
 
     def answer(self, batch: Batch) -> np.ndarray:
-        """Logits (batch, labels) in float32."""
+        """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
         ...
 
 
@@ -51,7 +52,7 @@ class Torch:
         self.model, self.dtype = model.eval(), dtype
 
     def answer(self, batch: Batch) -> np.ndarray:
-        """Logits (batch, labels) in float32."""
+        """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
         import torch
 
         from distill.signals import read, tensors
@@ -103,18 +104,23 @@ class OnnxRuntime:
 
 
 def answer_all(
-    engine: Engine, encoded: Encoded, batch_size: int = 64, batch_tokens: int = 8192, title: str | None = None
-) -> np.ndarray:
-    """Logits (rows, labels) of a whole split, in its order; answered in batches by length."""
-    logits: np.ndarray | None = None
+    engine: Engine, encoded: Encoded, task: Task | None = None, *, batch_size: int = 64, batch_tokens: int = 8192,
+    title: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """What a task keeps of the answers to a whole split, an entry a row in its order; answered in batches by length.
+
+    Without a task that is the logits, (rows, labels).
+    """
+    order: list[int] = []
+    parts: list[np.ndarray] = []
     with tqdm(total=len(encoded), desc=title, unit="text", leave=False, disable=title is None) as bar:
         for rows in TokenBatches(encoded.lengths, batch_size, batch_tokens):
-            found = engine.answer(collate(encoded, rows))
-            if logits is None:
-                logits = np.zeros((len(encoded), found.shape[-1]), dtype=np.float32)
-            logits[rows] = found
+            batch = collate(encoded, rows)
+            parts.append(engine.answer(batch) if task is None else task.ask(engine, batch, encoded))
+            order += rows
             bar.update(len(rows))
-    return logits
+    joined = np.concatenate(parts) if task is None else task.joined(parts)
+    return joined[np.argsort(order)]
 
 
 def graph_in(folder: Path, form: str | None = None) -> Path | None:

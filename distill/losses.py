@@ -11,13 +11,15 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.tasks import Task
+
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher ‖ student) between softened softmax distributions, times T², mean over examples.
 
-    Logits are (batch, classes). T² keeps the gradient's size when the temperature rises (Hinton et al. 2015, section 2:
-    gradients of softened targets scale as 1/T²), as in DistilBERT's code; without it a weight would mean something
-    else at each temperature.
+    Logits are (places, classes): rows, or tokens that count. T² keeps the gradient's size when the temperature rises
+    (Hinton et al. 2015, section 2: gradients of softened targets scale as 1/T²), as in DistilBERT's code; without it a
+    weight would mean something else at each temperature.
     """
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
@@ -66,6 +68,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
 }
+
+
+def to_targets(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The loss of a model's logits to what is right, mean over the places that count."""
+    return LOSSES[task.hard_loss](task.scored(logits, batch), task.targets(batch))
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

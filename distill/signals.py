@@ -16,7 +16,8 @@ from distill.data import Batch
 
 @dataclass
 class Signals:
-    """`logits` (batch, labels); `hidden_states` by layer, counted from 1 with 0 the embeddings' output, each
+    """`logits` (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) where a span's start and end are asked
+    for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, each
     (batch, tokens, width).
     """
 
@@ -34,13 +35,21 @@ def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     names = ["input_ids", "attention_mask"]
     if "token_type_ids" in _accepted(type(model)) and getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
+    names += ["decoder_input_ids"] if model.config.is_encoder_decoder else []
     return {name: batch[name] for name in names if name in batch}
 
 
 def read(model: Any, batch: dict[str, Tensor], layers: Sequence[int] = ()) -> Signals:
     """Runs a model on a batch and keeps what was asked for."""
     output = model(**inputs_for(model, batch), output_hidden_states=bool(layers))
-    return Signals(output.logits, {layer: output.hidden_states[layer] for layer in layers})
+    return Signals(logits_of(output), {layer: output.hidden_states[layer] for layer in layers})
+
+
+def logits_of(output: Any) -> Tensor:
+    """A model's logits; of a span's start and end, both side by side."""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    return output.logits
 
 
 @functools.cache

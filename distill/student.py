@@ -10,7 +10,7 @@ from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
 from distill.library import nearest
 from distill.recipe import settings
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 
 def cut(teacher: Checkpoint, layers: int | list[int], choose: Literal["even", "first", "last"] = "even") -> Checkpoint:
@@ -29,7 +29,7 @@ def cut(teacher: Checkpoint, layers: int | list[int], choose: Literal["even", "f
 def make(
     choice: settings.Student,
     teacher: Checkpoint,
-    task: TextClassification,
+    task: Task,
     *,
     seed: int,
     folder: Path | None = None,
@@ -47,7 +47,7 @@ def make(
     return checkpoint.load(folder, task, new_head=not has_head or task.misfit(config) is not None, seed=seed)
 
 
-def from_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassification, *, seed: int) -> Checkpoint:
+def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed: int) -> Checkpoint:
     """A student of random weights with the teacher's tokenizer; sizes that the config doesn't say are transformers'.
 
     Raises CheckpointError for a model type or a key that transformers doesn't know.
@@ -65,7 +65,7 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassific
     return Checkpoint(model.to(PartialState().device).eval(), teacher.tokenizer)
 
 
-def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: TextClassification) -> Any:
+def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task) -> Any:
     """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
     import transformers
 

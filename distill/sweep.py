@@ -13,10 +13,10 @@ from distill.errors import RecipeError
 from distill.library import nearest
 from distill.recipe.reading import Lines, line_of, read_tree, settle, sweep_words
 from distill.recipe.settings import Expect, Recipe
+from distill.tasks import LOWER
 
 Method = Literal["grid", "random", "bayes"]
 METRICS = tuple(Expect.model_fields)  # what a run tells W&B of its result
-_RISING = ("retained", "score")
 _MOST_COMBINATIONS = 5000
 _ORDERS = 100  # high over low, from where on values are drawn evenly over orders of magnitude
 Sweep = dict[str, Any]
@@ -47,7 +47,8 @@ def sweep(path: Path, *, metric: str = "retained", method: Method | None = None,
             problems.append(f"{path}{line_of(tuple(place.split('.')), lines)}: {place}: {error}")
     if problems:
         raise RecipeError(problems)
-    track = _check(tree, lines, path, choices).track
+    recipe = _check(tree, lines, path, choices)
+    track, rising = recipe.track, metric == "retained" or (metric == "score" and recipe.metric not in LOWER)
     listed = all("values" in parameter for parameter in parameters.values())
     if method == "grid" and not listed:
         raise RecipeError("--method grid: tries lists of values only; use bayes or random, or {choose: […]} throughout")
@@ -58,7 +59,7 @@ def sweep(path: Path, *, metric: str = "retained", method: Method | None = None,
         "program": "distill",
         "command": ["${env}", "distill", "run", name_for_agents(path), "${args_no_hyphens}"],
         "method": method or ("grid" if listed else "bayes"),
-        "metric": {"name": metric, "goal": "maximize" if metric in _RISING else "minimize"},
+        "metric": {"name": metric, "goal": "maximize" if rising else "minimize"},
         "parameters": parameters,
     }
 

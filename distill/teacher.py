@@ -16,14 +16,14 @@ from tqdm.auto import tqdm
 
 from distill import anatomy, card, checkpoint
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, TokenBatches, collate
+from distill.data import NO_TARGET, Encoded, TokenBatches, collate
 from distill.errors import MachineError
 from distill.recipe import settings
 from distill.signals import Signals, read, tensors
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 log = logging.getLogger(__name__)
-SAVED_AT_MOST = 4 << 30  # bytes of hidden states that are kept on disk; beyond it the teacher runs in every step
+SAVED_AT_MOST = 4 << 30  # bytes of signals that are kept on disk; beyond it the teacher runs in every step
 _PASS_TOKENS = 8192
 # Who keeps logits: takes what they depend on and how they are made, gives them back, (rows, labels), made or kept.
 Keep = Callable[[Mapping[str, Any], Callable[[], np.ndarray]], np.ndarray]
@@ -45,7 +45,7 @@ def find(choice: settings.Teacher) -> tuple[Path, card.Card | None]:
     return card.locate(found, choice.card), found
 
 
-def load(name: str, task: TextClassification | None = None, *, new_head: bool = False) -> Checkpoint:
+def load(name: str, task: Task | None = None, *, new_head: bool = False) -> Checkpoint:
     """A teacher by card name, folder or Hub id; with a task and `new_head`, made ready to be fine-tuned on it.
 
     Raises CheckpointError, RecipeError.
@@ -73,54 +73,82 @@ class Live:
 
 
 class Saved:
-    """Signals of a whole split, computed once and looked up by row: logits in memory, hidden states in a mapped file.
+    """Signals of a whole split, computed once and looked up by row.
 
-    Hidden states are kept in bfloat16, real tokens only. Logits that are asked for alone are given to `keep`, so that
-    the next training with the same teacher on the same texts needs no pass.
+    Logits of rows lie in memory; those of tokens, and hidden states, in mapped files, real tokens only. Hidden states
+    are kept in bfloat16. Logits of rows that are asked for alone are given to `keep`, so that the next training with
+    the same teacher on the same texts needs no pass.
     """
 
     def __init__(self, live: Live, encoded: Encoded, scratch: Path, keep: Keep | None = None) -> None:
-        self.offsets, self.layers = encoded.offsets, live.layers
-        self.logits = torch.zeros(len(encoded), live.model.config.num_labels)
-        shape = (int(encoded.offsets[-1]), live.model.config.hidden_size) if live.layers else (0, 0)
+        self.tokens, self.layers = encoded.tokens, live.layers
+        self.written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
+        shape = _shape_of_logits(live, encoded)
+        self.by_token = len(shape) == 2
+        if self.by_token:
+            total = (int(self.written.offsets[-1]), shape[-1])
+            self.logits = np.lib.format.open_memmap(scratch / "logits.npy", "w+", dtype=np.float32, shape=total)
+        else:
+            self.logits = np.zeros((len(encoded), *shape), dtype=np.float32)
+        total = (int(encoded.offsets[-1]), live.model.config.hidden_size) if live.layers else (0, 0)
         self.hidden = {
-            layer: np.lib.format.open_memmap(scratch / f"hidden-{layer}.npy", "w+", dtype=np.int16, shape=shape)
+            layer: np.lib.format.open_memmap(scratch / f"hidden-{layer}.npy", "w+", dtype=np.int16, shape=total)
             for layer in live.layers
         }
-        if keep is None or live.layers:
+        if keep is None or live.layers or self.by_token:
             self._fill(live, encoded)
         else:
             facts = {"texts": _hash(encoded), "dtype": str(live.dtype)}
-            self.logits = torch.from_numpy(keep(facts, lambda: self._fill(live, encoded).numpy()))
+            self.logits = keep(facts, lambda: self._fill(live, encoded))
 
-    def _fill(self, live: Live, encoded: Encoded) -> Tensor:
+    def _fill(self, live: Live, encoded: Encoded) -> np.ndarray:
         batches = TokenBatches(encoded.lengths, batch_size=256, batch_tokens=_PASS_TOKENS)
-        bar = tqdm(total=len(encoded), desc="teacher's signals", unit="text")
-        for rows in batches:
-            batch = tensors(collate(encoded, rows), live.model.device)
-            found = live.signals(batch)
-            self.logits[rows] = found.logits.float().to(self.logits.device)
-            real = batch["attention_mask"].bool()
-            flat = self._flat(rows)
-            for layer, states in found.hidden_states.items():
-                self.hidden[layer][flat] = states[real].bfloat16().view(torch.int16).numpy(force=True)
-            bar.update(len(rows))
-        bar.close()
+        with tqdm(total=len(encoded), desc="teacher's signals", unit="text") as bar:
+            for rows in batches:
+                batch = tensors(collate(encoded, rows), live.model.device)
+                found = live.signals(batch)
+                logits = found.logits.float()
+                if self.by_token:
+                    self.logits[self.written.places(rows)] = logits[_written(batch)].numpy(force=True)
+                else:
+                    self.logits[rows] = logits.numpy(force=True)
+                real, places = batch["attention_mask"].bool(), self.tokens.places(rows)
+                for layer, states in found.hidden_states.items():
+                    self.hidden[layer][places] = states[real].bfloat16().view(torch.int16).numpy(force=True)
+                bar.update(len(rows))
         return self.logits
-
-    def _flat(self, rows: Sequence[int]) -> np.ndarray:
-        return np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
 
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The saved signals of a batch's rows; padding is zero."""
         rows = batch["rows"].tolist()
-        device, real = batch["input_ids"].device, batch["attention_mask"].bool()
-        states = {}
-        for layer in self.layers:
-            kept = torch.from_numpy(self.hidden[layer][self._flat(rows)]).view(torch.bfloat16).to(device)
-            states[layer] = torch.zeros((*real.shape, kept.shape[-1]), dtype=torch.bfloat16, device=device)
-            states[layer][real] = kept
-        return Signals(self.logits[rows].to(device), states)
+        device, real, places = batch["input_ids"].device, batch["attention_mask"].bool(), self.tokens.places(rows)
+        states = {
+            layer: _laid_out(torch.from_numpy(self.hidden[layer][places]).view(torch.bfloat16).to(device), real)
+            for layer in self.layers
+        }
+        if self.by_token:
+            kept = torch.from_numpy(self.logits[self.written.places(rows)]).to(device)
+            return Signals(_laid_out(kept, _written(batch)), states)
+        return Signals(torch.from_numpy(self.logits[rows]).to(device), states)
+
+
+def _written(batch: dict[str, Tensor]) -> Tensor:
+    """Where a batch has logits of real tokens, (batch, tokens): those of the text that is read, or written."""
+    return batch["labels"] != NO_TARGET if "decoder_input_ids" in batch else batch["attention_mask"].bool()
+
+
+def _laid_out(values: Tensor, real: Tensor) -> Tensor:
+    """Rows of real tokens back in their places of (batch, tokens)."""
+    found = torch.zeros((*real.shape, values.shape[-1]), dtype=values.dtype, device=values.device)
+    found[real] = values
+    return found
+
+
+def _shape_of_logits(live: Live, encoded: Encoded) -> tuple[int, ...]:
+    """Of one row, without its tokens' number: (labels,), or (0, classes) where there are some for each token."""
+    shortest = [int(encoded.lengths.argmin())]
+    found = live.signals(tensors(collate(encoded, shortest), live.model.device)).logits
+    return (0, found.shape[-1]) if found.ndim == 3 else tuple(found.shape[1:])
 
 
 def _hash(encoded: Encoded) -> str:
@@ -133,26 +161,30 @@ def _hash(encoded: Encoded) -> str:
 
 def answering(
     teacher: Checkpoint, encoded: Encoded, layers: Sequence[int], *, epochs: float, dtype: torch.dtype,
-    scratch: Path, live: bool = True, keep: Keep | None = None,
+    scratch: Path, by_token: bool = False, live: bool = True, keep: Keep | None = None,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
-    `encoded` is the split in the teacher's own tokens, `layers` the hidden states that will be asked for. A live
-    teacher serves a single epoch, and hidden states too large to keep; not where `live` is false, because the batches
-    that it would be asked about hold another tokenizer's ids. `keep` keeps logits for the next training. Raises
-    MachineError when there is no room then.
+    `encoded` is the split in the teacher's own tokens, `layers` the hidden states that will be asked for, and
+    `by_token` says that there are logits for each token. A live teacher serves a single epoch, and signals too large to
+    keep; not where `live` is false, because the batches that it would be asked about hold another tokenizer's ids.
+    `keep` keeps logits of rows for the next training. Raises MachineError when there is no room then.
     """
     source = Live(teacher, layers, dtype)
     width = anatomy.size(teacher.model.config.to_dict(), "hidden_size") or teacher.model.config.hidden_size
-    needed = int(encoded.offsets[-1]) * width * 2 * len(layers)
-    if layers and live and epochs <= 1:
-        log.info("the teacher runs in every step: its hidden states are asked for only once")
+    needed, what = int(encoded.offsets[-1]) * width * 2 * len(layers), "hidden states"
+    if by_token:
+        written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
+        needed += int(written.offsets[-1]) * _shape_of_logits(source, encoded)[-1] * 4
+        what = "logits and hidden states" if layers else "logits"
+    if needed and live and epochs <= 1:
+        log.info("the teacher runs in every step: its %s are asked for only once", what)
         return source
     if live and needed > SAVED_AT_MOST:
-        log.info("the teacher runs in every step: its hidden states would take %.1f GB of disk", needed / 1e9)
+        log.info("the teacher runs in every step: its %s would take %.1f GB of disk", what, needed / 1e9)
         return source
-    if layers and shutil.disk_usage(scratch).free < 2 * needed:
-        room = f"{scratch} has no {needed / 1e9:.1f} GB to spare for the teacher's hidden states"
+    if needed and shutil.disk_usage(scratch).free < 2 * needed:
+        room = f"{scratch} has no {needed / 1e9:.1f} GB to spare for the teacher's {what}"
         if not live:
             raise MachineError(f"{room}; imitate logits alone behind a trimmed vocabulary, or make room")
         log.warning("the teacher runs in every step: %s", room)

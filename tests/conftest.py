@@ -110,6 +110,7 @@ def load_tiny(folder: Path, family: str = "bert", labels: tuple[str, ...] = LABE
 
 def make_splits(problem: str = "single_label_classification", texts: int = 1, number: int = 60):
     """Splits built without a file: topics of one text or of a pair, one of three labels, many labels, or a number."""
+    from distill import Data
     from distill.data import Splits
     from distill.data.encoding import Rows
     from distill.tasks import METRICS_OF, TextClassification
@@ -128,7 +129,7 @@ def make_splits(problem: str = "single_label_classification", texts: int = 1, nu
         found[name] = Rows(held, labels)
     names = ("degree",) if problem == "regression" else LABELS
     task = TextClassification(problem, names, METRICS_OF[problem][0])
-    return Splits(**found, task=task, max_length=24 * texts, seed=5)
+    return Splits(**found, task=task, words=Data(source="made", max_length=24 * texts), seed=5)
 
 
 @pytest.fixture(scope="session", autouse=True)

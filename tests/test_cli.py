@@ -255,7 +255,7 @@ def test_predict_says_what_is_wrong_with_a_folder(tmp_path, body):
     assert error_of("predict", tmp_path, "a") == (
         f"{tmp_path}: a run that did not finish; name one of the folders in it"
     )
-    assert error_of("predict", body, "a") == ("this checkpoint is a BertModel; it has no head for text classification")
+    assert error_of("predict", body, "a") == ("this checkpoint is a BertModel; it has no head for text-classification")
 
 
 @pytest.mark.parametrize("stdin", ["", "\n", "a\n\nb\n", "  \n"])

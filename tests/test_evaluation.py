@@ -577,7 +577,7 @@ def test_a_predictor_reads_long_texts_to_the_end_where_the_model_does(tmp_path):
 def test_a_folder_that_cannot_answer_is_refused_with_the_reason(tmp_path, body, quantized):
     with pytest.raises(CheckpointError, match="no such folder"):
         Predictor(tmp_path / "nowhere")
-    with pytest.raises(DistillError, match=r"BertModel.*no head for text classification"):
+    with pytest.raises(DistillError, match=r"BertModel.*no head for text-classification"):
         Predictor(body)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("task: text-classification")

@@ -227,7 +227,7 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
         return float(np.abs(found - expected).max() > 1.5 * usual)
 
     with caplog.at_level(logging.INFO, "distill"):
-        choice = choose(path, plan_of(path, "static", ranges), held, far, 0.0)
+        choice = choose(path, plan_of(path, "static", ranges), held, data.task, far, 0.0)
     assert choice.kept == (ruined.name,) and choice.changed == 0
     assert choice.plan.products[ruined.name] == "token"
     assert sum(precision != "static" for precision in choice.plan.products.values()) == 1
@@ -236,7 +236,7 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
 def test_what_no_precision_mends_ends_with_the_best_that_was_found(bert, data, quantized):
     path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
     shares = iter([0.5, 0.4, 0.2, 0.3] + [0.9] * 20)
-    choice = choose(path, plan_of(path, "token"), held, lambda *_: next(shares), 0.0)
+    choice = choose(path, plan_of(path, "token"), held, data.task, lambda *_: next(shares), 0.0)
     assert choice.changed == 0.2 and len(choice.kept) == 2
     assert [choice.plan.products[name] for name in choice.kept] == ["fp32", "fp32"]
 
@@ -245,7 +245,7 @@ def test_what_stays_in_more_bits_counts_what_an_earlier_rung_raised(bert, data, 
     path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
     ranges = calibrate(path, bert.encode(data, "train"), 0)
     shares = iter([0.5] * 7 + [0.0])  # nothing helps until all go by token and one in fp32
-    choice = choose(path, plan_of(path, "static", ranges), held, lambda *_: next(shares), 0.0)
+    choice = choose(path, plan_of(path, "static", ranges), held, data.task, lambda *_: next(shares), 0.0)
     became = Counter(choice.plan.products.values())
     assert became == {"fp32": 1, "token": 25} and len(choice.kept) == 26
 

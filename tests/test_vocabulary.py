@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from conftest import LABELS, load_tiny, make_config, make_splits, sentence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
-from distill import Distill, Prune, checkpoint, distill, prune
+from distill import Data, Distill, Prune, checkpoint, distill, prune
 from distill.checkpoint import Checkpoint
 from distill.cli import main
 from distill.data.encoding import Rows
@@ -91,7 +91,7 @@ def splits(seed: int = 1):
     lines = corpus(seed, 24)
     held = corpus(seed + 50, 24)
     return replace(
-        found, max_length=60, _encoded={},
+        found, words=Data(source="made", max_length=60), _encoded={},
         train=Rows([(line,) for line in lines], [i % 3 for i in range(24)]),
         validation=Rows([(line,) for line in held], [i % 3 for i in range(24)]),
     )  # fmt: skip

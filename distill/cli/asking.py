@@ -30,7 +30,10 @@ def evaluate(folders: tuple[Path, ...], recipe: str, overrides: tuple[str, ...],
         hush_loading()
         found = {_title(folder, folders): result_of(folder) for folder in folders}
         names = checkpoint.label_names(checkpoint.read_config(next(iter(found.values()))))
-        data = load(settings.data, names=names, metric=settings.metric, seed=settings.seed, beside=path.parent)
+        data = load(
+            settings.data, task=settings.task, names=names, metric=settings.metric, seed=settings.seed,
+            beside=path.parent,
+        )  # fmt: skip
         for note in data.notes:
             logging.getLogger("distill").info("%s", note)
         ledger = measure(found, data=data, timing=settings.timing)

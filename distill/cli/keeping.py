@@ -152,6 +152,7 @@ def _origin(piece: Piece) -> str:
     if "quality" in told:
         return f"{told['quality']['metric']} {told['quality']['score']:.4f}, {facts['format']}"
     if "training" in told:
-        best = max((epoch["score"] for epoch in told["training"]["epochs"]), default=float("nan"))
+        scores = [epoch["score"] for epoch in told["training"]["epochs"]] or [float("nan")]
+        best = min(scores) if told["training"].get("lower") else max(scores)
         return f"{settings.get('epochs', 0):g} epochs, validation {best:.4f}, seed {facts['seed']}"
     return f"{len(piece.files)} files"

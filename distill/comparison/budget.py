@@ -96,6 +96,6 @@ def choose(budget: Budget, group: Group, entries: Sequence[Entry]) -> Choice:
     """The best score that keeps the budget, the smallest where scores are equal; else the least sum of misses."""
     fitting = [entry for entry in entries if not budget.misses(entry)]
     if fitting:
-        return Choice(group, min(fitting, key=lambda entry: (-entry.row.score, entry.row.bytes, entry.title)))
-    nearest = min(entries, default=None, key=lambda entry: (sum(budget.misses(entry).values()), -entry.row.score))
+        return Choice(group, min(fitting, key=lambda entry: (-entry.row.merit, entry.row.bytes, entry.title)))
+    nearest = min(entries, default=None, key=lambda entry: (sum(budget.misses(entry).values()), -entry.row.merit))
     return Choice(group, None, nearest, budget.misses(nearest) if nearest else None)

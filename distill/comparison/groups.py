@@ -15,7 +15,7 @@ from distill.comparison.reading import Run
 from distill.comparison.significance import PairedTests, compare_pairs
 from distill.errors import DataError
 from distill.evaluation.ledger import Row
-from distill.tasks import TextClassification
+from distill.tasks import Task, restored
 
 
 @dataclass(eq=False)
@@ -65,10 +65,10 @@ class Group:
     differences: list[Difference] = field(default_factory=list)
 
     @property
-    def task(self) -> TextClassification:
+    def task(self) -> Task:
         """How predictions are scored."""
         data = self.runs[0].report["data"]
-        return TextClassification(data["problem"], tuple(data["labels"]), self.metric)
+        return restored(data["problem"], data["labels"], self.metric)
 
     @property
     def front(self) -> list[Entry]:
@@ -239,9 +239,9 @@ def _choose_speed(group: Group) -> None:
 
 
 def _mark_front(group: Group) -> None:
-    """Marks what nothing beats: higher score, fewer bytes, less latency. A smoke run counts only among its like."""
+    """Marks what nothing beats: a better score, fewer bytes, less latency. A smoke run counts only among its like."""
     real = [entry for entry in group.entries if not entry.run.smoke] or group.entries
-    costs = {e: (-e.row.score, e.row.bytes, *(() if e.speed is None else (e.speed,))) for e in real}
+    costs = {e: (-e.row.merit, e.row.bytes, *(() if e.speed is None else (e.speed,))) for e in real}
     for entry in real:
         entry.on_front = not any(_beats(costs[other], costs[entry]) for other in real)
 

@@ -12,7 +12,8 @@ from distill.report.markup import Html, chip, join, section, tag
 
 HELP = (
     "on the front: nothing else is at least as good in score, bytes and latency and better in one; others are grey",
-    "kept: score over that of the run's own teacher; intervals are 95 % bootstraps over the test examples",
+    "kept: score over that of the run's own teacher, its inverse where less is better; intervals are 95 % bootstraps "
+    "over the test examples",
     "vs eager: how many times as fast as the run's teacher in eager torch, in the run's own session",
 )
 TESTED = (
@@ -46,7 +47,7 @@ def _lead(comparison: Comparison) -> str:
     made = [entry for entry in group.entries if not entry.teacher]
     front = [entry for entry in made if entry.on_front]
     told = f"{len(front)} of {len(made)} checkpoints on the Pareto front"
-    best = max(front, default=None, key=lambda entry: entry.row.score)
+    best = max(front, default=None, key=lambda entry: entry.row.merit)
     small = min(front, default=None, key=lambda entry: entry.row.bytes)
     if best is None or small is None:
         return f"{told}: the teachers hold it alone."
@@ -152,7 +153,7 @@ def _point(entry: Entry, number: int, cost: float) -> plots.Point:
 
 
 def _flat_front(points: Sequence[plots.Point]) -> list[plots.Point]:
-    """Of two respects alone: from the cheapest on, whatever scores higher than all before."""
+    """Of two respects alone: from the cheapest on, whatever scores better than all before."""
     best, front = float("-inf"), []
     for point in sorted(points, key=lambda point: (point.cost, -point.kept)):
         if point.kept > best:

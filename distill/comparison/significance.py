@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.errors import DataError
 from distill.evaluation.quality import paired_p_value
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 if TYPE_CHECKING:
     from distill.comparison.groups import Entry
@@ -36,7 +36,7 @@ class PairedTests:
         return (self.p[pair], self.corrected[pair]) if pair in self.p else None
 
 
-def compare_pairs(entries: Sequence[Entry], task: TextClassification) -> PairedTests:
+def compare_pairs(entries: Sequence[Entry], task: Task) -> PairedTests:
     """Tests each pair of entries that have predictions of the very same examples.
 
     What has none is in `untested`, with the reason.
@@ -58,7 +58,7 @@ def compare_pairs(entries: Sequence[Entry], task: TextClassification) -> PairedT
     return PairedTests(kept, p, dict(zip(p, holm(list(p.values())), strict=True)), untested)
 
 
-def p_value(one: Entry, other: Entry, task: TextClassification) -> float:
+def p_value(one: Entry, other: Entry, task: Task) -> float:
     """The paired test of two entries of one group, which both have predictions."""
     if one.predictions is None or other.predictions is None:
         raise DataError(f"{one.title}, {other.title}: a paired test needs the predictions of both")

@@ -6,29 +6,40 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from distill.data.encoding import Encoded
+from distill.data.encoding import Encoded, Ragged
 
 Batch = dict[str, np.ndarray]
 _STEP = 4  # lengths are rounded up to this before rows are grouped, so that neighbours mix
 
 
+NO_TARGET = -100  # what torch's losses leave out
+
+
 def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
     """Rows as arrays padded to the longest: input_ids, attention_mask, token_type_ids where the tokenizer has them
-    (batch, tokens); labels and rows (batch,).
+    (batch, tokens); rows (batch,); labels (batch,), or for each token (batch, tokens) with −100 where none is right.
+
+    Where a decoder writes the targets, labels are its text and decoder_input_ids the same, shifted right.
     """
     lengths = encoded.lengths[rows]
-    shape = (len(rows), int(lengths.max()))
-    real = np.arange(shape[1]) < lengths[:, None]
-    flat = np.concatenate([np.arange(encoded.offsets[row], encoded.offsets[row + 1]) for row in rows])
-    input_ids = np.full(shape, encoded.pad, dtype=np.int64)
-    input_ids[real] = encoded.ids[flat]
-    batch = {"input_ids": input_ids, "attention_mask": real.astype(np.int64)}
+    real = np.arange(int(lengths.max())) < lengths[:, None]
+    batch = {"input_ids": encoded.tokens.padded(rows, encoded.pad), "attention_mask": real.astype(np.int64)}
     if encoded.types is not None:
-        batch["token_type_ids"] = np.zeros(shape, dtype=np.int64)
-        batch["token_type_ids"][real] = encoded.types[flat]
-    batch["labels"] = encoded.labels[rows]
+        batch["token_type_ids"] = Ragged(encoded.types, encoded.offsets).padded(rows, 0)
+    if encoded.targets is None:
+        batch["labels"] = encoded.labels[rows]
+    else:
+        batch["labels"] = encoded.targets.padded(rows, NO_TARGET)
+    if encoded.decoder_start is not None:
+        batch["decoder_input_ids"] = _shifted(batch["labels"], encoded.decoder_start, encoded.pad)
     batch["rows"] = np.asarray(rows, dtype=np.int64)
     return batch
+
+
+def _shifted(labels: np.ndarray, start: int, pad: int) -> np.ndarray:
+    """What a decoder is given to write the labels: its start token, and then each token but the last."""
+    before = np.concatenate([np.full((len(labels), 1), start, dtype=np.int64), labels[:, :-1]], axis=1)
+    return np.where(before == NO_TARGET, pad, before)
 
 
 class TokenBatches:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +12,14 @@ from tqdm.auto import tqdm
 from distill.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One split: `texts` holds one or two texts a row, `labels` what the task's head is trained on."""
+    """One split: `texts` holds one or more texts a row, `labels` what is right; both can be written as JSON."""
 
     texts: list[tuple[str, ...]]
     labels: list[Any]
@@ -28,8 +29,54 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths, end to end: row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Values in each row."""
+        return np.diff(self.offsets)
+
+    def places(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Where the values of some rows are, end to end."""
+        found = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Some of the rows, in the order given."""
+        return Ragged(self.values[self.places(rows)], np.cumsum([0, *self.lengths[rows]]))
+
+    def padded(self, rows: Sequence[int], fill: int) -> np.ndarray:
+        """Rows side by side, (rows, longest) int64, shorter ones filled up on the right."""
+        lengths = self.lengths[rows]
+        found = np.full((len(rows), int(lengths.max())), fill, dtype=np.int64)
+        found[np.arange(found.shape[1]) < lengths[:, None]] = self.values[self.places(rows)]
+        return found
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Ragged:
+        """From rows of their own."""
+        values = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if len(rows) else np.zeros(0, int)
+        return cls(values, np.cumsum([0, *(len(row) for row in rows)]))
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """A tokenised split. Row i's ids are `ids[offsets[i]:offsets[i + 1]]`; `types` (or None) lies alongside."""
+    """A tokenised split. Row i's ids are `ids[offsets[i]:offsets[i + 1]]`; `types` (or None) lies alongside.
+
+    `labels` has an entry a row, and is what predictions are held against. Where an answer has a right class for each
+    token, `targets` holds them: alongside the ids, or, with a `decoder_start`, as the text that a decoder is to write.
+    `about` is what else a task needs of each row to read an answer, and `tokenizer` what wrote the ids.
+    """
 
     ids: np.ndarray
     types: np.ndarray | None
@@ -37,6 +84,10 @@ class Encoded:
     labels: np.ndarray
     pad: int
     truncated: int
+    targets: Ragged | None = None
+    decoder_start: int | None = None
+    about: Sequence[Any] | None = None
+    tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -46,12 +97,23 @@ class Encoded:
         """Tokens in each row, special ones included."""
         return np.diff(self.offsets)
 
+    @property
+    def tokens(self) -> Ragged:
+        """The ids by row."""
+        return Ragged(self.ids, self.offsets)
+
     def take(self, rows: np.ndarray) -> Encoded:
         """Some of the rows, in the order given."""
-        flat = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
-        offsets = np.cumsum([0, *self.lengths[rows]])
-        types = None if self.types is None else self.types[flat]
-        return replace(self, ids=self.ids[flat], types=types, offsets=offsets, labels=self.labels[rows])
+        places = self.tokens.places(rows)
+        return replace(
+            self,
+            ids=self.ids[places],
+            types=None if self.types is None else self.types[places],
+            offsets=np.cumsum([0, *self.lengths[rows]]),
+            labels=self.labels[rows],
+            targets=None if self.targets is None else self.targets.take(rows),
+            about=None if self.about is None else [self.about[row] for row in rows],
+        )
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, title: str = "tokenise") -> Encoded:
@@ -59,21 +121,13 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, titl
 
     Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code.
     """
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError("the tokenizer has no pad token, so texts can't be batched; give it one and save it")
-    if not tokenizer.is_fast:
-        raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
+    require_usable(tokenizer)
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     truncated = 0
     for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
         columns = [list(column) for column in zip(*rows.texts[start : start + _AT_ONCE], strict=True)]
-        try:
-            found = tokenizer(*columns, truncation=True, max_length=max_length)
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":  # what Rust's code throws is no Exception
-                raise
-            raise CheckpointError(f"the tokenizer gives up on a text: {error}") from None
+        found = cut(tokenizer, *columns, truncation=True, max_length=max_length)
         ids += [np.asarray(row, dtype=np.int32) for row in found["input_ids"]]
         types += [np.asarray(row, dtype=np.int32) for row in found.get("token_type_ids", ())]
         truncated += sum(bool(row.overflowing) for row in found.encodings)
@@ -85,4 +139,23 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, titl
         labels=np.asarray(rows.labels),
         pad=tokenizer.pad_token_id,
         truncated=truncated,
+        tokenizer=tokenizer,
     )
+
+
+def require_usable(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code."""
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError("the tokenizer has no pad token, so texts can't be batched; give it one and save it")
+    if not tokenizer.is_fast:
+        raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
+
+
+def cut(tokenizer: PreTrainedTokenizerBase, *texts: Any, **how: Any) -> BatchEncoding:
+    """What a tokenizer makes of some texts. Raises CheckpointError where its Rust code gives up."""
+    try:
+        return tokenizer(*texts, **how)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what Rust's code throws is no Exception
+            raise
+        raise CheckpointError(f"the tokenizer gives up on a text: {error}") from None

@@ -6,23 +6,20 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from distill.data import labels as labelling
 from distill.data import overlap, sources, splitting
-from distill.data.encoding import Encoded, Rows, encode
+from distill.data.encoding import Encoded, Rows
+from distill.data.readers import READERS, Reader
 from distill.errors import DataError
 from distill.recipe import settings
-from distill.tasks import TextClassification, choose_metric
+from distill.tasks import Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -36,11 +33,16 @@ class Splits:
     train: Rows
     validation: Rows
     test: Rows
-    task: TextClassification
-    max_length: int | None = None
+    task: Task
+    words: settings.Data
     seed: int = 0
     notes: list[str] = field(default_factory=list)
     _encoded: dict[tuple[str, str, int], Encoded] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that a text is cut to; None where only the model limits it."""
+        return self.words.max_length
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> Encoded:
         """A split's token ids for a tokenizer, made once; cut to `max_length` or to the positions a model has."""
@@ -48,7 +50,8 @@ class Splits:
         longest = min(limit for limit in limits if limit is not None)
         key = (split, _way_of_cutting(tokenizer), longest)
         if key not in self._encoded:
-            self._encoded[key] = encode(getattr(self, split), tokenizer, longest, f"tokenise {split}")
+            rows, reader = getattr(self, split), READERS[self.task.name]
+            self._encoded[key] = reader.encode(rows, tokenizer, longest, self.words, f"tokenise {split}")
             if found := self._encoded[key].truncated:
                 log.info("%d of %d %s texts are cut to %d tokens", found, len(getattr(self, split)), split, longest)
         return self._encoded[key]
@@ -103,6 +106,7 @@ def _way_of_cutting(tokenizer: PreTrainedTokenizerBase) -> str:
 def load(
     data: settings.Data,
     *,
+    task: str = "text-classification",
     names: Sequence[str] | None = None,
     metric: str | None = None,
     seed: int = 0,
@@ -110,8 +114,8 @@ def load(
 ) -> Splits:
     """Reads, labels and splits a data set.
 
-    `names` are a checkpoint's own label names, which the labels follow when they fit; `beside` is the folder that
-    relative paths start from. Raises DataError.
+    `task` is its name in TASKS; `names` are a checkpoint's own label names, which the labels follow when they fit;
+    `beside` is the folder that relative paths start from. Raises DataError.
     """
     raw = {"train": sources.read(data.source, beside)}
     for name in ("validation", "test"):
@@ -121,34 +125,20 @@ def load(
     for name, rows in raw.items():
         if len(rows) == 0:
             raise DataError(f"data: {name} is empty")
-    texts = {name: _texts(rows, data, name) for name, rows in raw.items()}
-    values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
-    problem = labelling.infer_problem(values["train"], data)
-    ordered = labelling.order_names(values["train"], problem, data, names)
-    coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
-    splits = {name: Rows(texts[name], coded[name]) for name in raw}
+    reader = READERS[task]
+    splits, resolved = reader.read(raw, data, names, metric)
     if data.limit is not None:
-        splits = {name: _sample(rows, problem, data.limit, seed) for name, rows in splits.items()}
-    splits, notes = _keep_apart(splits, data, problem, seed)
-    task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))
-    _require_enough(splits, task)
-    notes += _balance(splits, task) + ([data.note] if data.note else [])
-    return Splits(**splits, task=task, max_length=data.max_length, seed=seed, notes=notes)
+        splits = {name: _sample(rows, reader.kinds(rows, resolved), data.limit, seed) for name, rows in splits.items()}
+    splits, notes = _keep_apart(splits, data, reader, resolved, seed)
+    _require_enough(splits)
+    reader.require_enough(splits["train"], resolved)
+    notes.append(", ".join(f"{len(splits[name])} {name}" for name in NAMES) + " rows")
+    notes += reader.notes(splits, resolved) + ([data.note] if data.note else [])
+    return Splits(**splits, task=resolved, words=data, seed=seed, notes=notes)
 
 
-def _texts(rows: Dataset, data: settings.Data, split: str) -> list[tuple[str, ...]]:
-    columns = data.text_columns
-    for column in columns:
-        labelling.require_column(rows, column, "data.text", split)
-        for position, value in enumerate(rows[column]):
-            if not isinstance(value, str):
-                kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
-                raise DataError(f"data.text: row {position} of {split} holds {kind} in column '{column}', not a text")
-    return list(zip(*(rows[column] for column in columns), strict=True))
-
-
-def _sample(rows: Rows, problem: str, limit: int, seed: int) -> Rows:
-    return _take(rows, splitting.sample(splitting.strata(rows.labels, problem), limit, seed))
+def _sample(rows: Rows, kinds: Sequence[Hashable], limit: int, seed: int) -> Rows:
+    return _take(rows, splitting.sample(kinds, limit, seed))
 
 
 def _take(rows: Rows, positions: Sequence[int]) -> Rows:
@@ -156,7 +146,7 @@ def _take(rows: Rows, positions: Sequence[int]) -> Rows:
 
 
 def _keep_apart(
-    given: dict[str, Rows], data: settings.Data, problem: str, seed: int
+    given: dict[str, Rows], data: settings.Data, reader: Reader, task: Task, seed: int
 ) -> tuple[dict[str, Rows], list[str]]:
     """Cuts what the source doesn't split itself, with near-duplicates on one side.
 
@@ -164,7 +154,7 @@ def _keep_apart(
     from training for the sake of both, from validation for the sake of test.
     """
     held = [name for name in ("test", "validation") if name in given]
-    every = [text for name in (*held, "train") for text in given[name].texts]
+    every = [text for name in (*held, "train") for text in reader.texts(given[name])]
     groups = overlap.group(every)
     in_group: dict[str, list[int]] = {}
     start = 0
@@ -191,50 +181,12 @@ def _keep_apart(
             f"data: validation and test together take {sum(shares.values()):g} of the rows; leave some to train on"
         )
     train = kept["train"]
-    cut = splitting.split(in_group["train"], splitting.strata(train.labels, problem), shares, seed)
+    cut = splitting.split(in_group["train"], reader.kinds(train, task), shares, seed)
     return {**kept, **{name: _take(train, rows) for name, rows in cut.items()}}, notes
 
 
-def _require_enough(splits: dict[str, Rows], task: TextClassification) -> None:
+def _require_enough(splits: dict[str, Rows]) -> None:
     sizes = ", ".join(f"{name} {len(splits[name])}" for name in NAMES)
     for name in NAMES:
         if len(splits[name]) < 2:
             raise DataError(f"data: too few rows for three splits ({sizes}); each needs at least 2")
-    if task.problem == "single_label_classification":
-        classes = set(splits["train"].labels)
-        if len(classes) < 2:
-            raise DataError(
-                f"data.label: the training split has one class only ({task.labels[classes.pop()]}); it takes two"
-            )
-
-
-def _balance(splits: dict[str, Rows], task: TextClassification) -> list[str]:
-    """What a user should know of the classes: many rows against few, and classes that a split lacks."""
-    notes = [", ".join(f"{len(splits[name])} {name}" for name in NAMES) + f" rows; labels: {_short(task.labels)}"]
-    if task.problem == "regression":
-        return notes
-    many_labels = task.problem == "multi_label_classification"
-    given = {name: _counts(splits[name], len(task.labels), many_labels) for name in NAMES}
-    counts = given["train"]
-    most, least = counts.argmax(), counts.argmin()
-    if counts[most] >= 3 * counts[least]:
-        notes.append(
-            f"classes are imbalanced: {counts[most]} training rows of {task.labels[most]}, {counts[least]} of "
-            f"{task.labels[least]}; read macro_f1 and the worst class beside the {task.metric}"
-        )
-    for name in NAMES:
-        absent = [label for label, count in zip(task.labels, given[name], strict=True) if not count]
-        if absent:
-            notes.append(f"{name} holds no row of: {_short(absent)}")
-    return notes
-
-
-def _counts(rows: Rows, classes: int, many_labels: bool) -> np.ndarray:
-    """Rows of each class."""
-    if many_labels:
-        return np.asarray(rows.labels).sum(0).astype(int)
-    return np.bincount(rows.labels, minlength=classes)
-
-
-def _short(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")

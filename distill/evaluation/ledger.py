@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distill.evaluation.timing import Latency
+from distill.tasks import LOWER
 
 
 @dataclass
@@ -30,6 +31,11 @@ class Row:
     calibration: dict[str, Any] | None = None
     latency: list[Latency] = field(default_factory=list)
     memory_mb: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """The score, with its sign turned where less is better: of two rows the better one has more."""
+        return -self.score if self.metric in LOWER else self.score
 
     @property
     def title(self) -> str:

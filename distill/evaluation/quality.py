@@ -11,7 +11,7 @@ from scipy import stats
 
 from distill.data import Encoded
 from distill.engines import Engine, answer_all
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 _RESAMPLES = 1000
 _BATCHES = (1, 32)
@@ -51,7 +51,7 @@ class Quality:
 
 
 def measure_quality(
-    engine: Engine, encoded: Encoded, task: TextClassification, *, threshold: float = 0.5, seed: int = 0,
+    engine: Engine, encoded: Encoded, task: Task, *, threshold: float = 0.5, seed: int = 0,
     title: str | None = None,
 ) -> Quality:  # fmt: skip
     """Scores an engine on a split.
@@ -61,13 +61,14 @@ def measure_quality(
     over examples.
     """
     sizes = _BATCHES if engine.batch_dependent else (None,)
-    answers = []
+    tries = []
     for size in sizes:
         how = {} if size is None else {"batch_size": size, "batch_tokens": 1 << 30}
-        logits = answer_all(engine, encoded, title=title, **how)
-        predictions = task.predictions(logits, threshold)
-        answers.append((task.score(predictions, encoded.labels), size, predictions, logits))
-    score, size, predictions, logits = min(answers, key=lambda answer: answer[0])
+        answers = answer_all(engine, encoded, task, title=title, **how)
+        predictions = task.predictions(answers, threshold)
+        tries.append((task.score(predictions, encoded.labels), size, predictions, answers))
+    score, size, predictions, answers = (max if task.lower else min)(tries, key=lambda attempt: attempt[0])
+    confidences = task.confidences(answers)
     return Quality(
         metric=task.metric,
         score=score,
@@ -78,12 +79,8 @@ def measure_quality(
         predictions=predictions,
         batch=size,
         confusion=task.confusion(predictions, encoded.labels),
-        calibration=calibrate(task.probabilities(logits), encoded.labels) if _has_one_label(task) else None,
+        calibration=None if confidences is None else calibrate(confidences, encoded.labels),
     )
-
-
-def _has_one_label(task: TextClassification) -> bool:
-    return task.problem == "single_label_classification"
 
 
 def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -121,9 +118,7 @@ def _interval(
     return float(found.low), float(found.high)
 
 
-def paired_p_value(
-    one: np.ndarray, other: np.ndarray, labels: np.ndarray, task: TextClassification, seed: int = 0
-) -> float:
+def paired_p_value(one: np.ndarray, other: np.ndarray, labels: np.ndarray, task: Task, seed: int = 0) -> float:
     """How often chance alone, swapping the two models' predictions example by example, gives so large a difference.
 
     A two-sided paired randomisation test of the primary metric (Noreen 1989).

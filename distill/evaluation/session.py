@@ -127,7 +127,7 @@ def make_ledger(
         row = _row(subject, quality)
         row.latency, row.memory_mb = latency, peak_memory(subject.served)
         if quality is not teacher:
-            row.retained = quality.score / teacher.score if teacher.score > 0 else None
+            row.retained = tasks.retained(quality.score, teacher.score, lower=data.task.lower)
             row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
     return Ledger(rows)

@@ -100,7 +100,9 @@ def read_data(plan: Plan, fetch: bool) -> None:
         return
     try:
         names = _head_names(plan)
-        plan.data = load(recipe.data, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside)
+        plan.data = load(
+            recipe.data, task=recipe.task, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside
+        )
     except DistillError as error:
         plan.problems.append(str(error))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
-from distill.losses import LOSSES
+from distill.losses import to_targets
 from distill.pruning.importance import batches
 from distill.pruning.sites import Site
 from distill.signals import read
@@ -41,9 +41,8 @@ def moments(
         real = batch["attention_mask"].bool().flatten()
         tokens += int(real.sum())
         labels = batch["labels"]
-        shaped = labels.float().unsqueeze(-1) if task.problem == "regression" else labels
         with _kept(sites, given, made), torch.enable_grad():
-            loss = LOSSES[task.hard_loss](read(model, batch).logits, shaped) * len(labels)
+            loss = to_targets(task, read(model, batch).logits, batch) * len(labels)
             slopes = torch.autograd.grad(loss, made)
         for number, slope in enumerate(slopes):
             parts = [part.flatten(0, -2)[real].float() for part in (given[number], slope)]

@@ -19,7 +19,7 @@ from distill import anatomy, surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.errors import CheckpointError
-from distill.losses import LOSSES
+from distill.losses import to_targets
 from distill.pruning.choosing import removal, summed
 from distill.pruning.importance import Importance, batches, measure
 from distill.pruning.reconstruction import refit
@@ -130,8 +130,7 @@ def _derivatives(checkpoint: Checkpoint, data: Splits, rows: Sequence[int]) -> T
             return (states.view(len(gate), -1, states.shape[-1]) * gate.unsqueeze(1)).view_as(states)
 
         with _stream(model, multiply), torch.enable_grad():
-            shaped = labels.float().unsqueeze(-1) if task.problem == "regression" else labels
-            loss = LOSSES[task.hard_loss](read(model, batch).logits, shaped) * len(labels)
+            loss = to_targets(task, read(model, batch).logits, batch) * len(labels)
             (slope,) = torch.autograd.grad(loss, [gate])
         found.append(slope.float().cpu())
     return torch.cat(found)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, TokenBatches, collate
-from distill.losses import LOSSES
+from distill.losses import to_targets
 from distill.pruning.sites import Site, gated, watched
 from distill.signals import read, tensors
 
@@ -88,9 +88,7 @@ def _derivatives(checkpoint: Checkpoint, sites: Sequence[Site], data: Splits, ro
     for batch in batches(checkpoint, data, rows, "importance"):
         number = len(batch["labels"])
         with gated(sites, number, model.device) as gates, torch.enable_grad():
-            labels = batch["labels"]
-            shaped = labels.float().unsqueeze(-1) if task.problem == "regression" else labels
-            loss = LOSSES[task.hard_loss](read(model, batch).logits, shaped) * number
+            loss = to_targets(task, read(model, batch).logits, batch) * number
             for kept, derivative in zip(found, torch.autograd.grad(loss, gates), strict=True):
                 kept.append(derivative.float().cpu())
     return [torch.cat(kept) for kept in found]

@@ -87,14 +87,14 @@ def _without_layers(checkpoint: Checkpoint, number: int, data: Splits, rows: Seq
     if number >= there:
         raise CheckpointError(f"prune.layers: {number} of {there} layers can't be taken out; keep at least one")
     some = checkpoint.encode(data, "train").take(np.asarray(rows))
-    expected = data.task.probabilities(answer_all(Torch(checkpoint.model), some))
+    expected = answer_all(Torch(checkpoint.model), some, data.task)
     for _ in range(number):
         tries = []
         layers = range(1, len(surgery.layers_of(checkpoint.model)) + 1)
         for gone in layers:
             kept = surgery.keep_layers(checkpoint.model, [layer for layer in layers if layer != gone])
-            found = data.task.probabilities(answer_all(Torch(kept), some))
-            tries.append((float(np.square(found - expected).mean()), gone, kept))
+            found = answer_all(Torch(kept), some, data.task)
+            tries.append((data.task.changed(found, expected), gone, kept))
         _, gone, kept = min(tries, key=lambda attempt: attempt[:2])
         log.info("prune: layer %d of %d goes", gone, len(layers))
         checkpoint = Checkpoint(kept, checkpoint.tokenizer)

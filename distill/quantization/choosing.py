@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from distill.data import Encoded
 from distill.engines import OnnxRuntime, answer_all
 from distill.quantization.lowering import Plan, Precision, lower
+from distill.tasks import Task
 
 log = logging.getLogger(__name__)
 _RANKED_ON = 64  # validation texts on which products are compared
@@ -30,21 +31,22 @@ class Choice:
 
 
 def choose(
-    fp32: Path, plan: Plan, held: Encoded, changed: Callable[[np.ndarray, np.ndarray], float], most: float
-) -> Choice:
+    fp32: Path, plan: Plan, held: Encoded, task: Task, changed: Callable[[np.ndarray, np.ndarray], float],
+    most: float,
+) -> Choice:  # fmt: skip
     """The plan with as few products in more bits as need be so that at most a share of validation answers changes.
 
-    `changed(logits, fp32 logits)` is that share. Products are ranked by how far the logits move (mean square) when each
+    `changed(answers, fp32 answers)` is that share. Products are ranked by how far answers move when each
     alone is rounded; then the most sensitive 1, 2, 4, … go one rung up: from static ranges or 4 bits to 8 bits by
     token, from there to fp32, a quarter of them at the most. When nothing helps, the plan that changes least is taken.
     """
     with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
-        expected = answer_all(OnnxRuntime(fp32), held)
+        expected = answer_all(OnnxRuntime(fp32), held, task)
 
         def answers(tried: Plan, texts: Encoded) -> np.ndarray:
             path = Path(scratch) / "tried.onnx"
             lower(fp32, path, tried)
-            return answer_all(OnnxRuntime(path), texts)
+            return answer_all(OnnxRuntime(path), texts, task)
 
         def judged(tried: Plan, kept: Sequence[str]) -> Choice:
             return Choice(tried, changed(answers(tried, held), expected), tuple(kept))
@@ -54,7 +56,8 @@ def choose(
             return best
         log.info("int8 changes %.1f %% of the answers; looking for the sensitive layers", 100 * best.changed)
         some = held.take(np.arange(min(_RANKED_ON, len(held))))
-        ranked = _ranked(plan, lambda tried: answers(tried, some), answer_all(OnnxRuntime(fp32), some))
+        expected = answer_all(OnnxRuntime(fp32), some, task)
+        ranked = _ranked(plan, lambda tried: task.moved(answers(tried, some), expected))
         for tried, kept in _rungs(plan, ranked):
             found = judged(tried, kept)
             best = found if found.changed < best.changed else best
@@ -63,13 +66,13 @@ def choose(
         return best
 
 
-def _ranked(plan: Plan, answers: Callable[[Plan], np.ndarray], expected: np.ndarray) -> list[str]:
+def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:
     """Products, the most sensitive first."""
     moved = {}
     for name in tqdm(plan.products, desc="sensitive layers", unit="layer"):
         alone = {other: plan.products[other] if other == name else "fp32" for other in plan.products}
         tried = Plan(alone, plan.ranges, plan.table_bits, plan.group)
-        moved[name] = float(np.square(answers(tried) - expected).mean())
+        moved[name] = moved_by(tried)
     return sorted(moved, key=lambda name: -moved[name])
 
 

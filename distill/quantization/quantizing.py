@@ -21,7 +21,7 @@ from distill.quantization.choosing import Choice, choose
 from distill.quantization.lowering import Plan, Precision, lower
 from distill.quantization.products import products_of
 from distill.recipe import settings
-from distill.tasks import TextClassification
+from distill.tasks import Task
 
 log = logging.getLogger(__name__)
 _PARITY = "parity.json"
@@ -66,6 +66,7 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
         fp32,
         Plan(products, ranges, table_bits, words.group),
         held,
+        data.task,
         _share_changed(checkpoint, data.task),
         words.changed,
     )
@@ -80,9 +81,9 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
     return choice
 
 
-def _share_changed(checkpoint: Checkpoint, task: TextClassification) -> Callable[[np.ndarray, np.ndarray], float]:
+def _share_changed(checkpoint: Checkpoint, task: Task) -> Callable[[np.ndarray, np.ndarray], float]:
     threshold = getattr(checkpoint.model.config, "threshold", 0.5)
-    return lambda found, expected: 1 - _agreement(found, expected, task, threshold)
+    return lambda found, expected: 1 - task.agreement(found, expected, threshold)
 
 
 def _told(choice: Choice) -> dict[str, Any]:
@@ -96,31 +97,22 @@ def read_parity(folder: Path) -> dict[str, Any]:
     return json.loads((folder / _PARITY).read_text(encoding="utf-8"))
 
 
-def measure_parity(
-    checkpoint: Checkpoint, graphs: dict[str, Path], held: Encoded, task: TextClassification
-) -> dict[str, Any]:
+def measure_parity(checkpoint: Checkpoint, graphs: dict[str, Path], held: Encoded, task: Task) -> dict[str, Any]:
     """For each graph the largest logit difference to torch, the share of equal answers, the score at batch 1 and 32."""
     some = held.take(np.arange(min(_PARITY_ROWS, len(held))))
     threshold = getattr(checkpoint.model.config, "threshold", 0.5)
-    expected = answer_all(Torch(checkpoint.model), some)
+    expected = answer_all(Torch(checkpoint.model), some, task)
     told: dict[str, Any] = {"rows": len(some), "split": "validation", "metric": task.metric}
     told["torch"] = {"score": task.score(task.predictions(expected, threshold), some.labels)}
     for name, path in graphs.items():
         engine = OnnxRuntime(path)
-        by_batch = {size: answer_all(engine, some, batch_size=size, batch_tokens=1 << 30) for size in (1, 32)}
+        by_batch = {size: answer_all(engine, some, task, batch_size=size, batch_tokens=1 << 30) for size in (1, 32)}
         told[name] = {
-            "largest_difference": max(float(np.abs(found - expected).max()) for found in by_batch.values()),
-            "agreement": min(_agreement(found, expected, task, threshold) for found in by_batch.values()),
+            "largest_difference": max(float(np.nanmax(np.abs(found - expected))) for found in by_batch.values()),
+            "agreement": min(task.agreement(found, expected, threshold) for found in by_batch.values()),
             "score": {
                 f"batch {size}": task.score(task.predictions(logits, threshold), some.labels)
                 for size, logits in by_batch.items()
             },
         }
     return told
-
-
-def _agreement(found: np.ndarray, expected: np.ndarray, task: TextClassification, threshold: float) -> float:
-    """The share of equal predictions; of numbers those within one hundredth."""
-    if task.problem == "regression":
-        return float(np.isclose(found, expected, rtol=0.01, atol=0.01).mean())
-    return float((task.predictions(found, threshold) == task.predictions(expected, threshold)).mean())

@@ -69,10 +69,11 @@ def fit(
     *,
     validate: Callable[[], float],
     answer: Callable[[dict[str, Tensor]], Signals] | None = None,
+    lower: bool = False,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> TrainingLog:
-    """Trains an objective in place and leaves it at its best epoch by `validate`'s score (higher is better).
+    """Trains an objective in place and leaves it at its best epoch by `validate`'s score (`lower`: less is better).
 
     `answer` gives the teacher's signals for a batch. Where the watch has a folder, a training that was cut off goes on
     from its last complete checkpoint. Raises TrainingError when a term is no longer a number.
@@ -82,7 +83,7 @@ def fit(
         folder = watch.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distill-training-")))
         stack.enter_context(machine_errors(f"{watch.title}: saving"))
         found = latest(folder)
-        start, record = found or (None, TrainingLog(watch.title, str(dtype).removeprefix("torch.")))
+        start, record = found or (None, TrainingLog(watch.title, str(dtype).removeprefix("torch."), lower=lower))
         if start is not None:
             record.sittings += 1
             log.info("%s: goes on from %s", watch.title, start.name)
@@ -92,7 +93,7 @@ def fit(
         stack.callback(progress.close)
         trainer = _Trainer(
             objective, train, words, record, validate, answer, watch,
-            args=_arguments(words, dtype, seed, folder),
+            args=_arguments(words, dtype, seed, folder, lower),
             callbacks=[progress, transformers.EarlyStoppingCallback(words.patience)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -102,7 +103,7 @@ def fit(
         objective.eval()
         record.seconds = trainer.clock.seconds
     record.samples_per_second = record.samples / record.seconds
-    best = max(record.epochs, key=lambda epoch: epoch["score"])
+    best = record.best
     record.best_epoch = best["epoch"]
     watch.log = record
     log.info(
@@ -144,7 +145,9 @@ def _attention(model: nn.Module, train: Encoded) -> Iterator[None]:
         model.set_attn_implementation(own)
 
 
-def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, folder: Path) -> transformers.TrainingArguments:
+def _arguments(
+    words: settings.Training, dtype: torch.dtype, seed: int, folder: Path, lower: bool
+) -> transformers.TrainingArguments:
     return transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=words.epochs,
@@ -164,7 +167,7 @@ def _arguments(words: settings.Training, dtype: torch.dtype, seed: int, folder: 
         restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=True,
         metric_for_best_model="score",
-        greater_is_better=True,
+        greater_is_better=not lower,
         disable_tqdm=True,
         remove_unused_columns=False,
         report_to=[],

@@ -24,12 +24,17 @@ class TrainingLog:
     samples: int = 0
     samples_per_second: float = 0.0
     sittings: int = 1
+    lower: bool = False  # whether less is better
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The epoch with the best validation score, the first of equals."""
+        return min(self.epochs, key=lambda epoch: epoch["score"] if self.lower else -epoch["score"])
 
     @property
     def waited(self) -> int:
         """Epochs since the best one so far."""
-        scores = [epoch["score"] for epoch in self.epochs]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0
 
     def as_dict(self) -> dict[str, Any]:
         """For report.json, and to go on from."""

@@ -103,7 +103,7 @@ def load_data(
             if not _is_a_name(path):
                 return None, f"the recipe names its data as {path!r}; say where yours is with --set data.source=…"
     try:
-        data = load(recipe.data, names=manifest.labels, metric=recipe.metric, seed=recipe.seed)
+        data = load(recipe.data, task=recipe.task, names=manifest.labels, metric=recipe.metric, seed=recipe.seed)
     except DistillError as error:
         return None, f"the data isn't at hand: {first_line(error)}"
     told = report["data"]
@@ -196,9 +196,9 @@ def _teacher(
     """The teacher with a head of random weights, whose latency is that of the trained one; or why it can't be had."""
     from distill import export
     from distill.engines import OnnxRuntime, Torch
-    from distill.tasks import METRICS_OF, TextClassification
+    from distill.tasks import restored
 
-    task = TextClassification(manifest.problem, tuple(manifest.labels), METRICS_OF[manifest.problem][0])
+    task = restored(manifest.problem, manifest.labels)
     try:
         loaded = checkpoints.load(_teacher_folder(recipe.teacher), task, new_head=True)
         if loaded.parameters != params:

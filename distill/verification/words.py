@@ -18,7 +18,7 @@ from distill.verification.finding import Finding, first_line
 
 if TYPE_CHECKING:
     from distill.evaluation import Row
-    from distill.tasks import TextClassification
+    from distill.tasks import Task
 
 _LARGEST_ARRAYS = 1 << 30  # bytes of predictions, unpacked
 _SAME = 1e-9
@@ -102,10 +102,12 @@ def _labels(folder: Path, manifest: Manifest, report: Mapping[str, Any]) -> list
 
 
 def _kept(rows: list[Row]) -> list[Finding]:
-    """What was kept is the score over the teacher's."""
+    """What was kept is the score over the teacher's, or the inverse where less is better."""
+    from distill.tasks import LOWER, retained
+
     findings = []
     for row in rows[1:]:
-        kept = row.score / rows[0].score if rows[0].score > 0 else None
+        kept = retained(row.score, rows[0].score, lower=row.metric in LOWER)
         if (kept is None) != (row.retained is None) or (kept is not None and abs(kept - row.retained) > 1e-6):
             name = f"retained {row.title}"
             findings.append(Finding(name, "FAILS", f"{row.retained}", f"{kept}", "of the two scores"))
@@ -117,9 +119,9 @@ def _predictions(folder: Path, manifest: Manifest, rows: list[Row]) -> list[Find
     path = folder / "predictions.npz"
     if not path.is_file():
         return [Finding("predictions", "not checked", why="none were kept with it")]
-    from distill.tasks import TextClassification
+    from distill.tasks import restored
 
-    task = TextClassification(manifest.problem, tuple(manifest.labels), rows[0].metric)
+    task = restored(manifest.problem, manifest.labels, rows[0].metric)
     with zipfile.ZipFile(path) as packed:
         if sum(entry.file_size for entry in packed.infolist()) > _LARGEST_ARRAYS:
             return [Finding("predictions", "FAILS", why="unpacked it is larger than predictions are")]
@@ -133,7 +135,7 @@ def _predictions(folder: Path, manifest: Manifest, rows: list[Row]) -> list[Find
     return findings or [Finding("predictions", "holds", f"scores of {len(counted)} rows", "the same, counted again")]
 
 
-def _recount(task: TextClassification, row: Row, predictions: np.ndarray, labels: np.ndarray) -> list[Finding]:
+def _recount(task: Task, row: Row, predictions: np.ndarray, labels: np.ndarray) -> list[Finding]:
     counted = {**task.scores(predictions, labels), "examples": float(len(labels))}
     told = {**row.scores, row.metric: row.score, "examples": float(row.n)}
     counted |= {f"{name} alone": value for name, value in task.by_class(predictions, labels).items()}

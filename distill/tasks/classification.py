@@ -1,82 +1,28 @@
-"""What a checkpoint is for: its head, the form of a label and of a prediction, and how predictions are scored.
-
-A task that has met its data is resolved: it knows its labels in order and its metric. No torch at import.
-"""
+"""Text classification: one or two texts to one label, to many labels, or to a number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distill.errors import DistillError
-from distill.recipe import settings
-from distill.recipe.settings import Problem
+from distill.tasks.labels import ordered_names
+from distill.tasks.metrics import f1
+from distill.tasks.task import Array, Task
 
-Array = np.ndarray
-Metric = Callable[[Array, Array], float]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-def _accuracy(predictions: Array, labels: Array) -> float:
-    same = predictions == labels
-    return float((same if same.ndim == 1 else same.all(-1)).mean())  # of many labels all must be right
-
-
-def _f1(average: str) -> Metric:
-    def score(predictions: Array, labels: Array) -> float:
-        from sklearn.metrics import f1_score
-
-        return float(f1_score(labels, predictions, average=average, zero_division=0.0))
-
-    return score
-
-
-def _matthews(predictions: Array, labels: Array) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(labels, predictions))
-
-
-def _correlation(name: str) -> Metric:
-    def score(predictions: Array, labels: Array) -> float:
-        from scipy import stats
-
-        if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
-            return 0.0  # a constant correlates with nothing
-        return float(getattr(stats, name)(predictions, labels).statistic)
-
-    return score
-
-
-METRICS: dict[settings.Metric, Metric] = {
-    "accuracy": _accuracy,
-    "macro_f1": _f1("macro"),
-    "micro_f1": _f1("micro"),
-    "matthews": _matthews,
-    "spearman": _correlation("spearmanr"),
-    "pearson": _correlation("pearsonr"),
-}
-
-# The first of each is the primary metric when a recipe names none; the others stand beside it.
-METRICS_OF: dict[Problem, tuple[str, ...]] = {
-    "single_label_classification": ("accuracy", "macro_f1", "matthews"),
-    "multi_label_classification": ("micro_f1", "macro_f1", "accuracy"),
-    "regression": ("spearman", "pearson"),
-}
+    from distill.data import Batch
 
 
 @dataclass(frozen=True)
-class TextClassification:
+class TextClassification(Task):
     """One or two texts to one label, to many labels, or to a number.
 
     `labels` are the names in the order of the logits; for a regression the one name of the number.
     """
-
-    problem: Problem
-    labels: tuple[str, ...]
-    metric: str
 
     name: ClassVar[str] = "text-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -125,6 +71,32 @@ class TextClassification:
             return "mse"
         return "binary_kl" if asked == "kl" and self.problem == "multi_label_classification" else asked
 
+    def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """All of them, (batch, labels)."""
+        return logits
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """(batch,) class indices, (batch, labels) zeros and ones, or (batch, 1) numbers."""
+        return batch["labels"].float().unsqueeze(-1) if self.problem == "regression" else batch["labels"]
+
+    def reduce(self, logits: Array, batch: Batch) -> Array:
+        """The logits as they are, (batch, labels)."""
+        return logits
+
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+        """The share of equal predictions; of numbers those within one hundredth."""
+        if self.problem == "regression":
+            return float(np.isclose(found, expected, rtol=0.01, atol=0.01).mean())
+        return super().agreement(found, expected, threshold)
+
+    def changed(self, found: Array, expected: Array) -> float:
+        """The mean square between probabilities."""
+        return self.moved(self.probabilities(found), self.probabilities(expected))
+
+    def confidences(self, answers: Array) -> Array | None:
+        """The probabilities, where a row has one label."""
+        return self.probabilities(answers) if self.problem == "single_label_classification" else None
+
     def probabilities(self, logits: Array) -> Array:
         """(n, labels) logits to probabilities; a regression's number stays as it is."""
         if self.problem == "regression":
@@ -142,15 +114,6 @@ class TextClassification:
             return (self.probabilities(logits) >= threshold).astype(np.int64)
         return logits[:, 0]
 
-    def scores(self, predictions: Array, labels: Array) -> dict[str, float]:
-        """Every metric of this problem, the primary one first."""
-        names = dict.fromkeys((self.metric, *METRICS_OF[self.problem]))
-        return {name: METRICS[name](predictions, labels) for name in names}
-
-    def score(self, predictions: Array, labels: Array) -> float:
-        """The primary metric."""
-        return METRICS[self.metric](predictions, labels)
-
     def choose_threshold(self, logits: Array, labels: Array) -> float:
         """The probability from which a label counts as given: the best of 19 on the split it is chosen on.
 
@@ -166,9 +129,9 @@ class TextClassification:
         if self.problem == "regression":
             return {}
         if self.problem == "multi_label_classification":
-            f1 = _f1("binary")
+            alone = f1("binary")
             return {
-                name: f1(predictions[:, i], labels[:, i]) for i, name in enumerate(self.labels) if labels[:, i].any()
+                name: alone(predictions[:, i], labels[:, i]) for i, name in enumerate(self.labels) if labels[:, i].any()
             }
         return {
             name: float((predictions[labels == i] == i).mean())
@@ -194,43 +157,3 @@ class TextClassification:
             chosen = [int(given)] if given.ndim == 0 else [int(i) for i in np.flatnonzero(given)]
             answers.append({self.labels[i]: float(row[i]) for i in sorted(chosen, key=lambda i: -row[i])})
         return answers
-
-
-TASKS = {TextClassification.name: TextClassification}
-
-
-def choose_metric(problem: Problem, asked: str | None) -> str:
-    """The metric a recipe asks for, or the problem's own. Raises DistillError when the two don't fit."""
-    if asked is None:
-        return METRICS_OF[problem][0]
-    if asked not in METRICS_OF[problem]:
-        fitting = ", ".join(METRICS_OF[problem])
-        raise DistillError(f"metric: {asked} does not fit a {problem.replace('_', ' ')}; these do: {fitting}")
-    return asked
-
-
-def ordered_names(config: dict[str, Any]) -> list[str]:
-    """A config's label names in the order of the logits; LABEL_0 and LABEL_1 when it has none, as transformers has it.
-
-    Raises DistillError for names that are not numbered 0, 1, 2, …
-    """
-    names = config.get("id2label")
-    if not names:
-        return ["LABEL_0", "LABEL_1"]
-    numbers = [str(i) for i in range(len(names))]
-    if not isinstance(names, dict) or {str(key) for key in names} != set(numbers):
-        raise DistillError("config.json: id2label must map 0, 1, 2, … to the names of the labels")
-    by_number = {str(key): str(name) for key, name in names.items()}
-    return [by_number[number] for number in numbers]
-
-
-def from_config(config: dict[str, Any]) -> TextClassification:
-    """The task that a saved checkpoint's config describes. Raises DistillError when it has no such head."""
-    heads, problem, ordered = config.get("architectures") or [], config.get("problem_type"), ordered_names(config)
-    if heads and not any(TextClassification.head in head for head in heads):
-        raise DistillError(f"this checkpoint is a {', '.join(heads)}; it has no head for text classification")
-    if problem is None:
-        problem = "regression" if len(ordered) == 1 else "single_label_classification"
-    if problem not in METRICS_OF:
-        raise DistillError(f"config.json: problem_type '{problem}' is none of: {', '.join(METRICS_OF)}")
-    return TextClassification(problem, tuple(ordered), METRICS_OF[problem][0])

@@ -7,6 +7,7 @@ from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
+from distill.data.readers.reader import require_column
 from distill.errors import DataError
 from distill.recipe import settings
 
@@ -56,12 +57,6 @@ def _is_multi_hot(values: Sequence[Any]) -> bool:
         return False
     flags_only = all(flag in (0, 1) and not isinstance(flag, str) for value in lists for flag in value)
     return flags_only and any(len(set(value)) < len(value) for value in lists)
-
-
-def require_column(rows: Dataset, column: str, setting: str, split: str) -> None:
-    """Raises DataError when a split has no such column."""
-    if column not in rows.column_names:
-        raise DataError(f"{setting}: {split} has no column '{column}' (it has: {', '.join(rows.column_names)})")
 
 
 def _named(rows: Dataset, column: str) -> list[Any]:

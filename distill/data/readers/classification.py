@@ -1,0 +1,86 @@
+"""Text classification's rows: one or two texts, and a label in whatever form it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.data import splitting
+from distill.data.encoding import Encoded, Rows, encode
+from distill.data.readers import labels as labelling
+from distill.data.readers.reader import short, texts_of
+from distill.errors import DataError
+from distill.recipe import settings
+from distill.tasks import Task, TextClassification, choose_metric
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+class ClassificationReader:
+    """One or two text columns; a label column, or a 0/1 column a label."""
+
+    def read(
+        self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
+    ) -> tuple[dict[str, Rows], TextClassification]:
+        """Labels in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
+        texts = {name: texts_of(rows, data.text_columns, "data.text", name) for name, rows in raw.items()}
+        values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
+        problem = labelling.infer_problem(values["train"], data)
+        ordered = labelling.order_names(values["train"], problem, data, known)
+        coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
+        task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))
+        return {name: Rows(texts[name], coded[name]) for name in raw}, task
+
+    def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
+        """The class, the rarest of many labels, or the tenth of the range of a number."""
+        return splitting.strata(rows.labels, task.problem)
+
+    def texts(self, rows: Rows) -> Sequence[Sequence[str]]:
+        """The texts themselves."""
+        return rows.texts
+
+    def require_enough(self, train: Rows, task: Task) -> None:
+        """One class alone teaches nothing. Raises DataError."""
+        if task.problem == "single_label_classification":
+            classes = set(train.labels)
+            if len(classes) < 2:
+                raise DataError(
+                    f"data.label: the training split has one class only ({task.labels[classes.pop()]}); it takes two"
+                )
+
+    def notes(self, splits: Mapping[str, Rows], task: Task) -> list[str]:
+        """The labels; many rows of one class against few of another; classes that a split lacks."""
+        notes = [f"labels: {short(task.labels)}"]
+        if task.problem == "regression":
+            return notes
+        many_labels = task.problem == "multi_label_classification"
+        given = {name: _counts(rows, len(task.labels), many_labels) for name, rows in splits.items()}
+        counts = given["train"]
+        most, least = counts.argmax(), counts.argmin()
+        if counts[most] >= 3 * counts[least]:
+            notes.append(
+                f"classes are imbalanced: {counts[most]} training rows of {task.labels[most]}, {counts[least]} of "
+                f"{task.labels[least]}; read macro_f1 and the worst class beside the {task.metric}"
+            )
+        for name in splits:
+            absent = [label for label, count in zip(task.labels, given[name], strict=True) if not count]
+            if absent:
+                notes.append(f"{name} holds no row of: {short(absent)}")
+        return notes
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str
+    ) -> Encoded:
+        """One or two texts a row, cut to `longest` tokens."""
+        return encode(rows, tokenizer, longest, title)
+
+
+def _counts(rows: Rows, classes: int, many_labels: bool) -> np.ndarray:
+    """Rows of each class."""
+    if many_labels:
+        return np.asarray(rows.labels).sum(0).astype(int)
+    return np.bincount(rows.labels, minlength=classes)

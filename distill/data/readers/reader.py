@@ -1,0 +1,72 @@
+"""What every task's reader can say: what the rows of a source are, and how they become tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from distill.data.encoding import Encoded, Rows
+from distill.errors import DataError
+from distill.recipe import settings
+from distill.tasks import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+class Reader(Protocol):
+    """How the rows of one task are read. There is one a task, without state."""
+
+    def read(
+        self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
+    ) -> tuple[dict[str, Rows], Task]:
+        """Each split's rows, and the task that they resolve.
+
+        `known` are a checkpoint's own label names, which the labels follow where they fit. Raises DataError.
+        """
+        ...
+
+    def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
+        """What is kept in proportion when rows are split or sampled: one value a row."""
+        ...
+
+    def texts(self, rows: Rows) -> Sequence[Sequence[str]]:
+        """What tells near-duplicates: one or more texts a row, each alike in two rows that are alike."""
+        ...
+
+    def require_enough(self, train: Rows, task: Task) -> None:
+        """Raises DataError where nothing can be learned from the training rows."""
+        ...
+
+    def notes(self, splits: Mapping[str, Rows], task: Task) -> list[str]:
+        """What a user should know of the rows."""
+        ...
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str
+    ) -> Encoded:
+        """The rows in a tokenizer's ids, none longer than `longest`. Raises CheckpointError, DataError."""
+        ...
+
+
+def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) -> list[tuple[str, ...]]:
+    """The texts of some columns, a tuple a row. Raises DataError for a missing column or what is no text."""
+    for column in columns:
+        require_column(rows, column, setting, split)
+        for position, value in enumerate(rows[column]):
+            if not isinstance(value, str):
+                kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
+                raise DataError(f"{setting}: row {position} of {split} holds {kind} in column '{column}', not a text")
+    return list(zip(*(rows[column] for column in columns), strict=True))
+
+
+def require_column(rows: Dataset, column: str, setting: str, split: str) -> None:
+    """Raises DataError when a split has no such column."""
+    if column not in rows.column_names:
+        raise DataError(f"{setting}: {split} has no column '{column}' (it has: {', '.join(rows.column_names)})")
+
+
+def short(labels: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")

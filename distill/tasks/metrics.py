@@ -1,0 +1,77 @@
+"""The metrics: functions of predictions and labels, both arrays with an entry a row, and the dict that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from distill.errors import DistillError
+from distill.recipe import settings
+from distill.recipe.settings import Problem
+
+Array = np.ndarray
+Metric = Callable[[Array, Array], float]
+
+
+def _accuracy(predictions: Array, labels: Array) -> float:
+    same = predictions == labels
+    return float((same if same.ndim == 1 else same.all(-1)).mean())  # of many labels all must be right
+
+
+def f1(average: str) -> Metric:
+    """F1 over classes, averaged as scikit-learn's word says."""
+
+    def score(predictions: Array, labels: Array) -> float:
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(labels, predictions, average=average, zero_division=0.0))
+
+    return score
+
+
+def _matthews(predictions: Array, labels: Array) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def _correlation(name: str) -> Metric:
+    def score(predictions: Array, labels: Array) -> float:
+        from scipy import stats
+
+        if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+            return 0.0  # a constant correlates with nothing
+        return float(getattr(stats, name)(predictions, labels).statistic)
+
+    return score
+
+
+METRICS: dict[settings.Metric, Metric] = {
+    "accuracy": _accuracy,
+    "macro_f1": f1("macro"),
+    "micro_f1": f1("micro"),
+    "matthews": _matthews,
+    "spearman": _correlation("spearmanr"),
+    "pearson": _correlation("pearsonr"),
+}
+
+# Of these less is better.
+LOWER: frozenset[str] = frozenset()
+
+# The first of each is the primary metric when a recipe names none; the others stand beside it.
+METRICS_OF: dict[Problem, tuple[str, ...]] = {
+    "single_label_classification": ("accuracy", "macro_f1", "matthews"),
+    "multi_label_classification": ("micro_f1", "macro_f1", "accuracy"),
+    "regression": ("spearman", "pearson"),
+}
+
+
+def choose_metric(problem: Problem, asked: str | None) -> str:
+    """The metric a recipe asks for, or the problem's own. Raises DistillError when the two don't fit."""
+    if asked is None:
+        return METRICS_OF[problem][0]
+    if asked not in METRICS_OF[problem]:
+        fitting = ", ".join(METRICS_OF[problem])
+        raise DistillError(f"metric: {asked} does not fit a {problem.replace('_', ' ')}; these do: {fitting}")
+    return asked

@@ -1,0 +1,153 @@
+"""What every task says of itself. No torch at import: tensors come and go through their own methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from distill.recipe.settings import Problem
+from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.data import Batch, Encoded
+    from distill.engines import Engine
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a checkpoint is for: its head, the places of an answer that count, the form of a prediction, the scores.
+
+    A task that has met its data is resolved: it knows its labels in the order of the logits (none where the classes are
+    the vocabulary) and its metric. Three forms of what is said about a row: **logits**, as a model gives them;
+    **answers**, what is kept of them, an array with an entry a row; **predictions**, an array (never of objects) that
+    is held against `Encoded.labels`.
+    """
+
+    problem: Problem
+    labels: tuple[str, ...]
+    metric: str
+
+    name: ClassVar[str]
+    auto_class: ClassVar[str]
+    head: ClassVar[str]  # how the name of a model's class ends
+    head_labels: ClassVar[bool] = True  # whether the head has a logit a label, not one a token of the vocabulary
+    by_token: ClassVar[bool] = False  # whether there are logits for each token
+    generates: ClassVar[bool] = False  # whether an engine's answer to a row is a text of its own
+
+    @property
+    def head_config(self) -> dict[str, Any]:
+        """What a model's config says of the head."""
+        return {}
+
+    def misfit(self, config: dict[str, Any]) -> str | None:
+        """Why the head that a config describes can't serve this data; None when it can."""
+        return None
+
+    # -------------------------------------------------------------------------------------------- what is trained
+
+    hard_loss: ClassVar[str] = "cross_entropy"  # on what is right, by its name in LOSSES
+
+    def soft_loss(self, asked: str) -> str:
+        """The loss on the teacher's logits, by its name in LOSSES: what the recipe asks for, in this task's form."""
+        return asked
+
+    def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The logits at the places that have a right answer, (places, classes)."""
+        raise NotImplementedError
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """What is right at those places, (places,) or (places, classes)."""
+        raise NotImplementedError
+
+    def imitated(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The logits at the places where a student follows its teacher, (places, classes): where it is scored."""
+        return self.scored(logits, batch)
+
+    # ------------------------------------------------------------------------------------------- what is answered
+
+    def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
+        """What is kept of an engine's answer to a batch, with an entry a row."""
+        return self.reduce(engine.answer(batch), batch)
+
+    def reduce(self, logits: Array, batch: Batch) -> Array:
+        """What is kept of a batch's logits, with an entry a row: never as much as (tokens, vocabulary)."""
+        raise NotImplementedError
+
+    def joined(self, parts: list[Array]) -> Array:
+        """The answers to several batches in one array; shorter rows are padded."""
+        return np.concatenate(parts)
+
+    def predictions(self, answers: Array, threshold: float = 0.5) -> Array:
+        """Answers to predictions, which are held against `Encoded.labels`."""
+        raise NotImplementedError
+
+    def choose_threshold(self, answers: Array, labels: Array) -> float:
+        """The probability from which a label counts as given, chosen on the split given; 0.5 where nothing is chosen.
+
+        Never call it on a test split.
+        """
+        return 0.5
+
+    def moved(self, found: Array, expected: Array) -> float:
+        """How far answers are from those expected: the mean square, of what is a number in both."""
+        both = np.isfinite(found) & np.isfinite(expected)
+        return float(np.square(np.where(both, found, 0) - np.where(both, expected, 0)).sum() / max(1, both.sum()))
+
+    def changed(self, found: Array, expected: Array) -> float:
+        """How much of what answers say is changed: as `moved`, in what a user reads where that differs."""
+        return self.moved(found, expected)
+
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+        """The share of equal predictions."""
+        same = self.predictions(found, threshold) == self.predictions(expected, threshold)
+        return float(same.reshape(len(same), -1).all(-1).mean())
+
+    # ---------------------------------------------------------------------------------------------- how it is judged
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of the primary metric is better."""
+        return self.metric in LOWER
+
+    def scores(self, predictions: Array, labels: Array) -> dict[str, float]:
+        """Every metric of this problem, the primary one first."""
+        names = dict.fromkeys((self.metric, *METRICS_OF[self.problem]))
+        return {name: METRICS[name](predictions, labels) for name in names}
+
+    def score(self, predictions: Array, labels: Array) -> float:
+        """The primary metric."""
+        return METRICS[self.metric](predictions, labels)
+
+    def by_class(self, predictions: Array, labels: Array) -> dict[str, float]:
+        """Each label's own score; nothing where there are no classes."""
+        return {}
+
+    def confusion(self, predictions: Array, labels: Array) -> list[list[int]] | None:
+        """How often each true label (a row) got each prediction (a column); None where that can't be said."""
+        return None
+
+    def confidences(self, answers: Array) -> Array | None:
+        """(n, labels) probabilities whose calibration can be measured; None where there are none."""
+        return None
+
+    def answer(self, answers: Array, threshold: float = 0.5) -> list[Any]:
+        """What a person wants to read, for each row."""
+        raise NotImplementedError
+
+
+def better(one: float, other: float, *, lower: bool) -> bool:
+    """Whether one score is better than another."""
+    return one < other if lower else one > other
+
+
+def retained(score: float, of: float, *, lower: bool = False) -> float | None:
+    """The share of a score that is kept: score over score, or the inverse where less is better; None of nothing."""
+    if of <= 0 or (lower and score <= 0):
+        return None
+    return of / score if lower else score / of
