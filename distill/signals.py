@@ -33,7 +33,7 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """What of a batch a model takes. Token types are left out for models that know only one or none at all."""
     names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in _accepted(type(model)) and getattr(model.config, "type_vocab_size", 0) > 1:
+    if accepts(model, "token_type_ids") and getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
     names += ["decoder_input_ids"] if model.config.is_encoder_decoder else []
     return {name: batch[name] for name in names if name in batch}
@@ -50,6 +50,11 @@ def logits_of(output: Any) -> Tensor:
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     return output.logits
+
+
+def accepts(model: Any, argument: str) -> bool:
+    """Whether a model takes an argument."""
+    return argument in _accepted(type(model))
 
 
 @functools.cache

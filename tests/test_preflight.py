@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from conftest import make_config, make_tokenizer, rows, save_tiny, write_csv
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
-from distill import checkpoint, packages
+from distill import anatomy, checkpoint, packages
 from distill.card import load_card
 from distill.cli import main
 from distill.errors import CheckpointError
@@ -426,7 +427,11 @@ def test_an_engine_that_is_not_installed_is_missing_where_a_step_needs_it(recipe
     ],
     ids=["quantize", "latency"],
 )
-def test_a_family_that_can_not_become_a_graph_is_told_before_anything_is_trained(recipe_file, tmp_path, steps, where):
+def test_a_family_that_can_not_become_a_graph_is_told_before_anything_is_trained(
+    recipe_file, tmp_path, monkeypatch, steps, where
+):
+    refusing = dataclasses.replace(anatomy.FAMILIES["modernbert"], refuses={"graph": "it can't become a graph"})
+    monkeypatch.setitem(anatomy.FAMILIES, "modernbert", refusing)
     config = {
         "model_type": "modernbert", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 60,

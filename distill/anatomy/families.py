@@ -71,8 +71,6 @@ _DISTILBERT = Family(
         "neurons": "hidden_dim",
     },
 )
-_ROTARY = "its rotary positions don't run on ONNX Runtime as torch exports them, so it can't become a graph yet"
-_TWO_STACKS = "an encoder-decoder can't become a graph yet"
 _MODERNBERT = Family(
     "modernbert",
     "encoder",
@@ -86,7 +84,6 @@ _MODERNBERT = Family(
     ),
     _BERT_KEYS,
     learned_positions=False,
-    refuses={"graph": _ROTARY},
 )
 _SHARED = "ALBERT's layers share one set of weights, so leaving some of it out is not theirs to choose"
 _ALBERT = replace(
@@ -150,7 +147,6 @@ _LLAMA = Family(
     absent={"num_key_value_heads": ("num_attention_heads", 1)},
     heads_divide=True,
     learned_positions=False,
-    refuses={"graph": _ROTARY},
 )
 _QWEN2 = replace(_LLAMA, model_type="qwen2", heads_divide=False)
 
@@ -181,7 +177,7 @@ _BART = Family(
         ),
     ),
     {"hidden_size": "d_model", "positions": "max_position_embeddings"},
-    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES, "graph": _TWO_STACKS},
+    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
 )
 _MARIAN = replace(
     _BART,
@@ -190,7 +186,6 @@ _MARIAN = replace(
     refuses={
         "embeddings": _TWO_SIDES,
         "hidden_states": _STATES,
-        "graph": _TWO_STACKS,
         "hidden": "Marian computes position embeddings from the hidden size, so which of its dimensions stay can't be "
         "chosen",
     },
@@ -235,7 +230,7 @@ _T5 = Family(
     {"hidden_size": "d_model", "heads": "num_heads", "head_width": "d_kv", "neurons": "d_ff"},
     absent={"num_decoder_layers": ("num_layers", 1)},
     learned_positions=False,
-    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES, "graph": _TWO_STACKS},
+    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
 )
 
 FAMILIES: dict[str, Family] = {

@@ -12,7 +12,7 @@ from distill.checkpoint import Checkpoint
 from distill.data import Batch
 from distill.engines import OnnxRuntime
 from distill.errors import MachineError
-from distill.export.tidying import FIRST
+from distill.export.first_position import FIRST
 from distill.signals import inputs_for, read, tensors
 
 TOLERANCE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1)

@@ -98,7 +98,7 @@ def _with_bias(node: ir.Node, weight: np.ndarray) -> Product:
             if users[0].inputs[place] is made and bias is not None and bias.shape == weight.shape[1:]:
                 name = str(other.name).removesuffix(".bias")
                 return Product(name, name, weight, bias, (node, users[0]))
-    name = str(node.inputs[1].name).removesuffix(".weight")
+    name = str(node.inputs[1].name).removesuffix(".turned").removesuffix(".weight")
     return Product(name, name, weight, None, (node,))
 
 
@@ -116,8 +116,14 @@ def _from_gemm(node: ir.Node) -> Product | None:
 
 
 def _constant(value: ir.Value | None, dimensions: int) -> np.ndarray | None:
-    """A float32 constant of so many dimensions, or None."""
-    if value is None or value.const_value is None:
+    """A float32 constant of so many dimensions, turned where the graph turns it, or None."""
+    if value is None:
+        return None
+    maker = value.producer()
+    if maker is not None and maker.op_type == "Transpose" and dimensions == 2:
+        table = _constant(maker.inputs[0], 2)
+        return None if table is None else table.T
+    if value.const_value is None:
         return None
     array = value.const_value.numpy()
     return array if array.dtype == np.float32 and array.ndim == dimensions else None

@@ -1,0 +1,84 @@
+"""Models as a graph sees them: flat inputs, and positions and masks made of them before the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from distill import anatomy
+from distill.export.attention import masks, positions
+from distill.signals import accepts
+
+_STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+
+
+class Traced(nn.Module):
+    """What becomes a graph."""
+
+    model: PreTrainedModel
+
+
+class Answering(Traced):
+    """A model that answers whole texts: logits first and then every hidden state, by the names in `states`."""
+
+    def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+        self.states: list[str] = []
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.names, inputs, strict=True))
+        output = _run(self.model, {**given, **_prepared(self.model, given)})
+        states = {
+            f"{name}.{layer}": state
+            for name in _STATES
+            for layer, state in enumerate(getattr(output, name, None) or ())
+        }
+        self.states = list(states)
+        return (_logits(self.model, given, output), *states.values())
+
+
+def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Masks, and positions of every text of its own, of a family that is known; ONNX Runtime's rotary embedding takes
+    no positions that texts have in common.
+    """
+    family = anatomy.FAMILIES.get(model.config.model_type)
+    if family is None:
+        return {}
+    seen, tokens = given["attention_mask"], given["input_ids"].shape[1]
+    made: dict[str, Any] = {"attention_mask": masks(model, seen, tokens, causal=family.kind == "decoder")}
+    if family.kind == "encoder-decoder" and accepts(model, "decoder_attention_mask"):
+        start = torch.full_like(seen[:, :1], model.config.decoder_start_token_id)
+        made["decoder_input_ids"] = torch.cat([start, given["input_ids"][:, :-1]], 1)
+        made["decoder_attention_mask"] = masks(model, torch.ones_like(seen), tokens, causal=True)
+    if family.kind == "decoder":
+        made["position_ids"] = positions(seen, tokens)
+    elif not family.learned_positions and accepts(model, "position_ids"):
+        made["position_ids"] = torch.arange(tokens, device=seen.device).expand(seen.shape[0], -1)
+    return made
+
+
+def _run(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:
+    """What a model says, or its body where the head is put on in `_logits`."""
+    words = {"use_cache": False} if accepts(model, "use_cache") else {}
+    return (model.base_model if _by_end(model) else model)(**given, **words, output_hidden_states=True)
+
+
+def _by_end(model: PreTrainedModel) -> bool:
+    """Whether its head reads the last end-of-text token, of which transformers counts as many a text as it finds."""
+    return model.config.is_encoder_decoder and type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _logits(model: PreTrainedModel, given: Mapping[str, Tensor], output: Any) -> Tensor:
+    if _by_end(model):
+        ids = given["input_ids"]
+        place = torch.arange(ids.shape[1], device=ids.device)
+        last = torch.where(ids == model.config.eos_token_id, place, -1).argmax(1)
+        return model.classification_head(output[0][torch.arange(ids.shape[0], device=ids.device), last])
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits
