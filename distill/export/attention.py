@@ -1,7 +1,7 @@
 """Attention as a graph likes it while a model is exported: one node a layer, the mask made once before the layers.
 
-A mask is additive, (batch, 1, queries, keys): 0 where a query sees a key and float32's least number where it doesn't. It
-has a row a query also where all rows are alike, so that rows can be taken of it.
+A mask is additive, (batch, 1, queries, keys): 0 where a query sees a key and float32's least number where it doesn't.
+It has a row a query also where all rows are alike, so that rows can be taken of it.
 """
 
 from __future__ import annotations

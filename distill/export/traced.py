@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from distill import anatomy
 from distill.export.attention import masks, positions
-from distill.signals import accepts
+from distill.signals import accepts, logits_of
 
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
@@ -31,6 +31,7 @@ class Answering(Traced):
         self.states: list[str] = []
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Logits, then hidden states, of the inputs in the order of their names."""
         given = dict(zip(self.names, inputs, strict=True))
         output = _run(self.model, {**given, **_prepared(self.model, given)})
         states = {
@@ -79,6 +80,4 @@ def _logits(model: PreTrainedModel, given: Mapping[str, Tensor], output: Any) ->
         place = torch.arange(ids.shape[1], device=ids.device)
         last = torch.where(ids == model.config.eos_token_id, place, -1).argmax(1)
         return model.classification_head(output[0][torch.arange(ids.shape[0], device=ids.device), last])
-    if "start_logits" in output:
-        return torch.stack([output.start_logits, output.end_logits], -1)
-    return output.logits
+    return logits_of(output)
