@@ -62,6 +62,8 @@ def distill(
     student = student.copy()
     student.model.requires_grad_(True)
     asked = words.imitate.hidden_states
+    if words.imitate.logits is not None:
+        data.task.require_loss(words.imitate.logits.loss)
     pairs = require_fit(student, teacher, words, data)
     if data.task.head_labels and teacher.model.config.num_labels != len(data.task.labels):
         raise CheckpointError(
@@ -144,11 +146,14 @@ class Lesson(Objective):
         return sum(self.weights[name] * value for name, value in terms.items()), terms
 
     def _logits(self, student: Tensor, teacher: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        name = self.task.soft_loss(self.asked["logits"].loss)
+        asked = self.asked["logits"]
+        name, words = self.task.soft_loss(asked.loss), dict(asked.words)
         student, teacher = (self.task.imitated(logits, batch) for logits in (student, teacher))
         if name == "mse":
             return LOSSES[name](student, teacher)
-        return LOSSES[name](student, teacher, self.temperature)
+        if name == "decoupled_kl":
+            words["labels"] = self.task.targets(batch)
+        return LOSSES[name](student, teacher, self.temperature, **words)
 
     def _hidden(self, student: Signals, teacher: Signals, mask: Tensor) -> Tensor:
         """The mean over the pairs of layers, on real tokens."""

@@ -6,8 +6,10 @@ itself is zero (cross-entropies to hard labels excepted).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +25,56 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean() * temperature**2
+    return _divergence(log_p, log_q).mean() * temperature**2
+
+
+def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(student ‖ teacher), softened and scaled as `kl`: a student with too little room keeps to what its teacher
+    finds likely, where `kl` makes it cover all of it (Gu et al. 2024, MiniLLM).
+    """
+    return kl(teacher, student, temperature)
+
+
+def js(student: Tensor, teacher: Tensor, temperature: float = 1.0, beta: float = 0.5) -> Tensor:
+    """Generalised Jensen–Shannon divergence: β KL(teacher ‖ M) + (1 − β) KL(student ‖ M) with the mixture
+    M = β teacher + (1 − β) student, softened and scaled as `kl` (Agarwal et al. 2024, equation 1).
+
+    β = 0.5 is the symmetric one; divided by β (1 − β) it tends to `kl` as β goes to 0, to `reverse_kl` as it goes to 1.
+    """
+    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    return (beta * _divergence(log_p, log_m) + (1 - beta) * _divergence(log_q, log_m)).mean() * temperature**2
+
+
+def skew_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, skew: float = 0.1) -> Tensor:
+    """KL(teacher ‖ λ teacher + (1 − λ) student), softened and scaled as `kl`: what the student finds all but impossible
+    costs no more than ln 1/λ (Ko et al. 2024, DistiLLM, equation 4). A `skew` λ of 0 is `kl`.
+    """
+    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    mixed = torch.logaddexp(log_p + math.log(skew), log_q + math.log1p(-skew)) if skew > 0 else log_q
+    return _divergence(log_p, mixed).mean() * temperature**2
+
+
+def decoupled_kl(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, *, labels: Tensor, target: float = 1.0,
+    others: float = 8.0,
+) -> Tensor:  # fmt: skip
+    """Decoupled distillation: `target` times KL between what both give the true class and all others together, plus
+    `others` times KL between their distributions over the other classes; times T² (Zhao et al. 2022, equation 7).
+
+    Labels are (places,) class indices; places at −100 are left out. Of two classes the second part is always zero.
+    """
+    real = labels != -100
+    right = F.one_hot(labels.clamp(min=0), student.shape[-1]).bool()
+    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    pairs = [torch.stack([one[right], _log_rest(one, right)], dim=-1) for one in (log_p, log_q)]
+    rest = [one.masked_fill(right, -torch.inf).log_softmax(-1) for one in (log_p, log_q)]
+    apart = (rest[0].exp() * (rest[0] - rest[1]).masked_fill(right, 0)).sum(-1)
+    each = target * _divergence(*pairs) + others * apart
+    return _masked_mean(each, real) * temperature**2
 
 
 def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -62,6 +113,10 @@ def binary_cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "kl": kl,
+    "reverse_kl": reverse_kl,
+    "js": js,
+    "skew_kl": skew_kl,
+    "decoupled_kl": decoupled_kl,
     "binary_kl": binary_kl,
     "mse": mse,
     "cosine": cosine,
@@ -73,6 +128,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 def to_targets(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """The loss of a model's logits to what is right, mean over the places that count."""
     return LOSSES[task.hard_loss](task.scored(logits, batch), task.targets(batch))
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) over the last dimension."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _log_rest(logs: Tensor, right: Tensor) -> Tensor:
+    """The logarithm of what all classes but the right one get together."""
+    return logs.masked_fill(right, -torch.inf).logsumexp(-1)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -18,8 +18,10 @@ from distill.data import TokenBatches, collate
 from distill.distillation import Lesson, distill, finetune
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
+from distill.losses import LOSSES
 from distill.recipe import settings
-from distill.signals import Signals, tensors
+from distill.signals import Signals, read, tensors
+from distill.tasks import TextClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}
@@ -76,6 +78,37 @@ def test_the_loss_falls_in_ten_steps(bert, data, imitate):
     losses = [point["loss"] for point in record.records]
     assert len(losses) == 10
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"loss": "reverse_kl"}, {"loss": "js", "beta": 0.3}, {"loss": "skew_kl", "skew": 0.2},
+        {"loss": "decoupled_kl", "target": 1.0, "others": 2.0},
+    ],
+    ids=lambda term: term["loss"],
+)  # fmt: skip
+def test_every_loss_on_logits_is_the_one_of_its_name_with_its_own_words(bert, data, term):
+    rows = bert.encode(data, "train")
+    pupil = cut(bert, 2)
+    batch = tensors(collate(rows, [0, 1, 2, 3]), pupil.model.device)
+    imitate = Distill(imitate={"logits": {"weight": 1.0, **term}}).imitate
+    lesson = Lesson(pupil.model, data.task, logits=imitate.logits, temperature=3.0)
+    signals = read(bert.model, batch)
+    loss, _ = lesson(batch, signals)
+    words = {name: value for name, value in term.items() if name != "loss"}
+    words |= {"labels": batch["labels"]} if term["loss"] == "decoupled_kl" else {}
+    expected = LOSSES[term["loss"]](read(pupil.model, batch).logits, signals.logits, 3.0, **words)
+    assert loss.item() == pytest.approx(expected.item()) and loss.item() > 0
+
+
+def test_a_loss_that_makes_no_sense_for_the_labels_is_refused(bert, tmp_path):
+    many = make_splits("multi_label_classification")
+    with pytest.raises(CheckpointError, match=r"imitate.logits.loss: js: of many labels each is a distribution"):
+        learn(bert, bert, many, imitate={"logits": {"weight": 1.0, "loss": "js"}})
+    two = TextClassification("single_label_classification", ("a", "b"), "accuracy")
+    with pytest.raises(CheckpointError, match=r"decoupled_kl: of two classes there is only one other"):
+        two.require_loss("decoupled_kl")
 
 
 def test_every_term_is_told_with_its_value_and_its_share(bert, data):

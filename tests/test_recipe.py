@@ -142,6 +142,7 @@ def test_a_missing_section_is_required(read, section):
         ("data.source.encoding=utf-9", "data.source.encoding: Python knows no encoding 'utf-9'"),
         ("data.source.encoding=[utf-8, nope]", "data.source.encoding: Python knows no encoding 'nope'"),
         ("data.source.encoding=[]", "data.source.encoding: name an encoding, such as utf-8"),
+        ("steps.0.distill.imitate.logits={weight: 1, beta: 0.5}", "`beta` belongs to `loss: js`, not to kl"),
         ("steps=quantize", "steps: this should be a valid array"),
         ("steps=[]", "steps: "),
         ("steps.0=3", "steps.0: this should be an object, not 3"),

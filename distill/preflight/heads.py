@@ -1,4 +1,4 @@
-"""Heads held against the data's labels."""
+"""Heads, and losses on what they say, held against the data's labels."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def check_student_head(plan: Plan) -> None:
     fits = has_head(config, plan.recipe.task) and plan.data.task.misfit(config) is None
     if not fits and not any(step.finetune or step.distill for step in plan.recipe.steps):
         raise CheckpointError("student: its head doesn't fit the data and no step trains a new one; add a `distill`")
+
+
+def check_losses(plan: Plan) -> None:
+    """Losses on logits that make sense for the data's labels."""
+    for step in plan.recipe.steps:
+        if plan.data is not None and step.distill is not None and step.distill.imitate.logits is not None:
+            plan.data.task.require_loss(step.distill.imitate.logits.loss)
 
 
 def has_head(config: dict[str, Any], task: str) -> bool:

@@ -10,7 +10,7 @@ from distill import card
 from distill.data.loading import Splits
 from distill.errors import DistillError, RecipeError
 from distill.preflight.finding import find_engine, find_student, find_teacher, read_data
-from distill.preflight.heads import check_head, check_student_head
+from distill.preflight.heads import check_head, check_losses, check_student_head
 from distill.preflight.shapes import (
     check_graphs,
     check_hidden_states,
@@ -63,7 +63,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _note_idle_words(plan)
     for check in (
         check_head, check_student_head, check_layers, check_pruning, check_ranks, check_hidden_states,
-        check_graphs, check_length,
+        check_losses, check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)
@@ -87,9 +87,9 @@ def _note_idle_words(plan: Plan) -> None:
         if step.distill is None:
             continue
         logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
-        if logits is not None and logits.loss == "kl" and is_number:
+        if logits is not None and logits.loss != "mse" and is_number:
             plan.notes.append(
                 f"{where}: a number has no distribution, so logits are compared by mse, without temperature"
             )
-        elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss != "kl"):
-            plan.notes.append(f"{where}.temperature does nothing here: no term compares logits by kl")
+        elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss == "mse"):
+            plan.notes.append(f"{where}.temperature does nothing here: no term compares softened logits")

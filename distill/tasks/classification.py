@@ -71,6 +71,14 @@ class TextClassification(Task):
             return "mse"
         return "binary_kl" if asked == "kl" and self.problem == "multi_label_classification" else asked
 
+    def refuse_loss(self, asked: str) -> str | None:
+        """Many labels are no one distribution; and of two classes there is but one other."""
+        if self.problem == "multi_label_classification" and asked not in ("kl", "mse"):
+            return "of many labels each is a distribution of its own; use kl or mse"
+        if self.problem == "single_label_classification" and asked == "decoupled_kl" and len(self.labels) == 2:
+            return "of two classes there is only one other, so nothing is left to decouple; use kl"
+        return None
+
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """All of them, (batch, labels)."""
         return logits

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from distill.errors import CheckpointError
 from distill.recipe.settings import Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
@@ -56,6 +57,15 @@ class Task:
     def soft_loss(self, asked: str) -> str:
         """The loss on the teacher's logits, by its name in LOSSES: what the recipe asks for, in this task's form."""
         return asked
+
+    def refuse_loss(self, asked: str) -> str | None:
+        """Why a loss on logits makes no sense for this task; None where it does."""
+        return None
+
+    def require_loss(self, asked: str) -> None:
+        """Raises CheckpointError for a loss on logits that makes no sense for this task."""
+        if reason := self.refuse_loss(asked):
+            raise CheckpointError(f"imitate.logits.loss: {asked}: {reason}")
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits at the places that have a right answer, (places, classes)."""

@@ -51,9 +51,28 @@ class Term(Settings):
 class LogitsTerm(Term):
     """Imitate the teacher's logits."""
 
-    loss: Literal["kl", "mse"] = Field(
-        "kl", description="kl: softened by the temperature and scaled by its square; mse: the raw logits"
+    loss: Literal["kl", "reverse_kl", "js", "skew_kl", "decoupled_kl", "mse"] = Field(
+        "kl",
+        description="mse compares raw logits; the others distributions that the temperature softens, scaled by its "
+        "square: kl (teacher to student), reverse_kl (student to teacher), js (both to their mixture), skew_kl "
+        "(teacher to a mixture with itself), decoupled_kl (the true class apart from the others)",
     )
+    beta: float | None = Field(None, gt=0, lt=1, description="js: the teacher's share in the mixture; 0.5 if not said")
+    skew: float | None = Field(None, ge=0, lt=1, description="skew_kl: the teacher's share; 0.1 if not said")
+    target: float | None = Field(None, ge=0, description="decoupled_kl: weight of the true class; 1 if not said")
+    others: float | None = Field(None, ge=0, description="decoupled_kl: weight of the other classes; 8 if not said")
+
+    @model_validator(mode="after")
+    def _own_words(self) -> LogitsTerm:
+        for word, loss in (("beta", "js"), ("skew", "skew_kl"), ("target", "decoupled_kl"), ("others", "decoupled_kl")):
+            if getattr(self, word) is not None and self.loss != loss:
+                raise ValueError(f"`{word}` belongs to `loss: {loss}`, not to {self.loss}")
+        return self
+
+    @property
+    def words(self) -> dict[str, float]:
+        """What the loss is told beside the logits and the temperature."""
+        return self.model_dump(include={"beta", "skew", "target", "others"}, exclude_none=True)
 
 
 class HiddenStatesTerm(Term):
