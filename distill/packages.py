@@ -48,10 +48,12 @@ def _ships(installed: importlib.metadata.Distribution, path: str) -> bool:
     )
 
 
-def not_installed(name: str) -> str:
-    """That a package is missing, and the command that installs it: by this toolkit's extra when one holds it."""
+def not_installed(name: str, *, alone: bool = False) -> str:
+    """That a package is missing, and the command that installs it: by this toolkit's extra when one holds it; `alone`
+    without the packages that it depends on.
+    """
     extra = _extra_of(name)
-    target = f'"{DISTRIBUTION}[{extra}]"' if extra else name
+    target = f'"{DISTRIBUTION}[{extra}]"' if extra else f"--no-deps {name}" if alone else name
     return f"the package {name} is not installed; install it with: pip install {target}"
 
 

@@ -13,17 +13,21 @@ from distill.recipe import settings
 from distill.tasks import Task
 
 
-def cut(teacher: Checkpoint, layers: int | list[int], choose: Literal["even", "first", "last"] = "even") -> Checkpoint:
+def cut(
+    teacher: Checkpoint, layers: anatomy.Layers, choose: Literal["even", "first", "last"] = "even"
+) -> Checkpoint:  # fmt: skip
     """A student made of some of its teacher's layers (counted from 1), embeddings and head included.
 
-    Raises CheckpointError when the teacher has no such layers or its family can't be cut.
+    Of an encoder-decoder they are named by side, as {"encoder": 6, "decoder": 3}; a side that isn't stays whole. Raises
+    CheckpointError when the teacher has no such layers or its family can't be cut.
     """
     from distill.surgery import keep_layers
 
     facts = teacher.model.config.to_dict()
     anatomy.family_of(facts)
-    kept = anatomy.choose_layers(layers, choose, anatomy.size(facts, "layers"))
-    return Checkpoint(keep_layers(teacher.model, kept), teacher.tokenizer)
+    if reason := anatomy.refuse(facts, "layers"):
+        raise CheckpointError(f"student.layers: {reason}")
+    return Checkpoint(keep_layers(teacher.model, anatomy.kept_layers(facts, layers, choose)), teacher.tokenizer)
 
 
 def make(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from distill import anatomy, card, checkpoint
+from distill import anatomy, card, checkpoint, gguf
 from distill.checkpoint import Checkpoint
 from distill.data import NO_TARGET, Encoded, TokenBatches, collate
 from distill.errors import MachineError
@@ -40,13 +40,13 @@ class Teacher(Protocol):
 def find(choice: settings.Teacher) -> tuple[Path, card.Card | None]:
     """The folder of the teacher that a recipe names, and its card if it has one. Raises DistillError."""
     if choice.card is None:
-        return checkpoint.locate(choice.checkpoint, choice.revision), None
+        return gguf.locate(choice.checkpoint, choice.revision), None
     found = card.load_card(choice.card)
     return card.locate(found, choice.card), found
 
 
 def load(name: str, task: Task | None = None, *, new_head: bool = False) -> Checkpoint:
-    """A teacher by card name, folder or Hub id; with a task and `new_head`, made ready to be fine-tuned on it.
+    """A teacher by card name, folder, Hub id or GGUF file; with a task and `new_head`, ready to be fine-tuned on it.
 
     Raises CheckpointError, RecipeError.
     """

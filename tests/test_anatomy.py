@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import make_config
 
-from distill.anatomy import FAMILIES, choose_layers, family_of, layer_map, refuse, size
+from distill.anatomy import FAMILIES, choose_layers, family_of, kept_layers, layer_map, refuse, size
 from distill.errors import CheckpointError
 
 
@@ -49,6 +49,39 @@ def test_more_layers_than_there_are_is_an_error(layers, words):
 def test_no_layers_and_layers_out_of_order_are_errors(layers):
     with pytest.raises(CheckpointError, match=r"student\.layers"):
         choose_layers(layers, "even", 6)
+
+
+BART = {"model_type": "bart", "encoder_layers": 6, "decoder_layers": 4}
+
+
+@pytest.mark.parametrize(
+    ("layers", "choose", "kept"),
+    [
+        ({"encoder": 3, "decoder": 2}, "even", [2, 4, 6, 8, 10]),
+        ({"decoder": 2}, "even", [1, 2, 3, 4, 5, 6, 8, 10]),
+        ({"encoder": 1}, "first", [1, 7, 8, 9, 10]),
+        ({"decoder": [1, 4], "encoder": 2}, "last", [5, 6, 7, 10]),
+    ],
+)
+def test_layers_of_an_encoder_decoder_are_chosen_by_side_and_a_side_not_named_stays(layers, choose, kept):
+    assert kept_layers(BART, layers, choose) == kept
+
+
+@pytest.mark.parametrize("layers", [3, [1, 7]])
+def test_a_number_alone_does_not_say_which_side_of_an_encoder_decoder(layers):
+    with pytest.raises(
+        CheckpointError, match=r"two sides \(encoder: 6, decoder: 4\).* such as {encoder: 6, decoder: 2}"
+    ):
+        kept_layers(BART, layers, "even")
+
+
+def test_sides_are_for_encoder_decoders_alone():
+    with pytest.raises(CheckpointError, match="a bert is no encoder-decoder"):
+        kept_layers({"model_type": "bert", "num_hidden_layers": 4}, {"decoder": 2}, "even")
+    with pytest.raises(CheckpointError, match="the teacher has 4 layers"):
+        kept_layers(BART, {"decoder": 5}, "even")
+    with pytest.raises(CheckpointError, match="the teacher's config doesn't say decoder_layers and encoder_layers"):
+        kept_layers({"model_type": "bart"}, {"decoder": 1}, "even")
 
 
 @pytest.mark.parametrize(

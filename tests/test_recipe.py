@@ -374,7 +374,7 @@ def test_every_shipped_recipe_loads_and_reads_the_same_when_written_out(read, na
 @pytest.mark.parametrize("name", library.names("teachers"))
 def test_every_shipped_card_loads_with_hashes_and_a_pinned_revision(name):
     card = load_card(name)
-    assert {"config.json", "tokenizer.json"} <= set(card.sha256)
+    assert {"config.json", "tokenizer.json"} <= set(card.sha256) or list(card.sha256) == [card.gguf]
     assert card.hub is None or card.hub.revision
 
 
@@ -384,6 +384,10 @@ def test_every_shipped_card_loads_with_hashes_and_a_pinned_revision(name):
         ({"sha256": {"config.json": "0" * 64}}, "sha256 lacks model.safetensors"),
         ({"sha256": {"config.json": "0" * 63, "model.safetensors": "0" * 64}}, "String should match pattern"),
         ({"folder": None}, "say where the checkpoint is: `package`, `hub` or `folder`"),
+        ({"family": "decoder"}, "family: a bert is of the kind encoder, not decoder"),
+        ({"layers": {"encoder": 2, "decoder": 2}}, "layers: a number, but of an encoder-decoder both sides"),
+        ({"family": "encoder-decoder", "model_type": "t5"}, "layers: a number, but of an encoder-decoder both sides"),
+        ({"family": "encoder-decoder", "model_type": "bart", "layers": {"encoder": 2}}, "encoder-decoder both sides"),
     ],
 )
 def test_a_card_says_where_it_is_and_what_it_hashes_to(change, expected):
@@ -391,9 +395,18 @@ def test_a_card_says_where_it_is_and_what_it_hashes_to(change, expected):
         "family": "encoder", "model_type": "bert", "layers": 2, "hidden_size": 8, "parameters": 9, "licence": "MIT",
         "source": "here", "folder": "x", "sha256": {"config.json": "0" * 64, "model.safetensors": "0" * 64},
     }  # fmt: skip
-    Card(**facts)
+    assert Card(**facts).config() == {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 8}
     with pytest.raises(ValidationError, match=expected):
         Card(**{**facts, **change})
+
+
+def test_a_card_of_an_encoder_decoder_says_both_sides():
+    card = Card(
+        family="encoder-decoder", model_type="bart", layers={"decoder": 3, "encoder": 12}, hidden_size=8, parameters=9,
+        licence="MIT", source="here", folder="x", sha256={"m.gguf": "0" * 64},
+    )  # fmt: skip
+    told = {"model_type": "bart", "d_model": 8, "encoder_layers": 12, "decoder_layers": 3}
+    assert card.config() == told and card.gguf == "m.gguf"
 
 
 @pytest.mark.parametrize("kind", all_settings(), ids=lambda kind: kind.__name__)

@@ -8,13 +8,13 @@ import math
 import pytest
 import torch
 from conftest import LABELS, PIECES, make_splits, make_tokenizer
+from families import BERT, CHANGEABLE, CONFIGS, T5, VOCABULARY, batch_for, build, gap, logits
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 from transformers.pytorch_utils import Conv1D
@@ -26,90 +26,10 @@ from distill.pruning.importance import batches
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import gated, sites_of, watched
 
-VOCABULARY = 40
-_COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-_BERT = _COMMON | {
-    "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 24,
-    "max_position_embeddings": 32,
-}  # fmt: skip
-_BART = _COMMON | {
-    "d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 8,
-    "encoder_ffn_dim": 24, "decoder_ffn_dim": 16, "max_position_embeddings": 32, "decoder_start_token_id": 2,
-    "forced_eos_token_id": None,
-}  # fmt: skip
-_T5 = _COMMON | {
-    "d_model": 32, "d_kv": 6, "num_heads": 4, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 2,
-    "decoder_start_token_id": 0, "relative_attention_num_buckets": 8, "eos_token_id": 1,
-}  # fmt: skip
-CONFIGS = {
-    "bert": ("bert", _BERT),
-    "roberta": ("roberta", _BERT),
-    "xlm-roberta": ("xlm-roberta", _BERT),
-    "camembert": ("camembert", _BERT),
-    "mpnet": ("mpnet", _BERT),
-    "electra": ("electra", _BERT | {"embedding_size": 12}),
-    "electra-wide": ("electra", _BERT | {"embedding_size": 32}),
-    "distilbert": (
-        "distilbert",
-        _COMMON | {"n_layers": 3, "dim": 32, "n_heads": 4, "hidden_dim": 24, "max_position_embeddings": 32},
-    ),
-    "modernbert": (
-        "modernbert",
-        _BERT | {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"], "local_attention": 4},
-    ),
-    "gpt2": ("gpt2", _COMMON | {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_inner": 24, "n_positions": 32}),
-    "gpt2-plain": ("gpt2", _COMMON | {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 32}),
-    "opt": ("opt", _BERT | {"ffn_dim": 24, "word_embed_proj_dim": 32}),
-    "opt-narrow": ("opt", _BERT | {"ffn_dim": 24, "word_embed_proj_dim": 12, "do_layer_norm_before": False}),
-    "llama": ("llama", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True}),
-    "qwen2": ("qwen2", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4}),
-    "qwen3": ("qwen3", _BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 6}),
-    "bart": ("bart", _BART),
-    "marian": ("marian", _BART),
-    "t5": ("t5", _T5),
-    "t5-gated": ("t5", _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-}
-CHANGEABLE = [name for name in CONFIGS if name != "marian"]  # in its hidden size
-
-
-def build(name: str, **more: object):
-    """A tiny model with a language-model head; no two of its weights are alike, biases and norms included."""
-    model_type, words = CONFIGS[name]
-    kind = anatomy.FAMILIES[model_type].kind
-    auto = {"encoder": AutoModelForMaskedLM, "decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
-    torch.manual_seed(0)
-    model = auto[kind].from_config(AutoConfig.for_model(model_type, **words | more)).eval()
-    generator = torch.Generator().manual_seed(1)
-    fixed = {id(m.weight) for m in model.modules() if "Sinusoidal" in type(m).__name__}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if id(parameter) not in fixed:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
-
 
 @pytest.fixture(params=CONFIGS)
 def model(request):
     return build(request.param)
-
-
-def batch_for(model, largest: int = VOCABULARY) -> dict[str, torch.Tensor]:
-    ids = torch.randint(5, largest, (2, 9), generator=torch.Generator().manual_seed(2))
-    mask = torch.ones_like(ids)
-    mask[1, 6:] = 0
-    ids[1, 6:] = 0
-    given = {"input_ids": ids, "attention_mask": mask}
-    return given | ({"decoder_input_ids": ids[:, :5].clone()} if model.config.is_encoder_decoder else {})
-
-
-@torch.no_grad()
-def logits(model, given=None) -> torch.Tensor:
-    return model.eval()(**(given or batch_for(model))).logits
-
-
-def gap(one: torch.Tensor, other: torch.Tensor) -> float:
-    assert one.shape == other.shape
-    return float((one - other).abs().max())
 
 
 def silenced(model, what: str, kept: list[list[int]]) -> torch.Tensor:
@@ -256,7 +176,7 @@ def test_heads_that_are_not_there_are_errors(heads, words):
 
 @pytest.mark.parametrize("what", ["heads", "neurons", "layers", "hidden"])
 def test_albert_is_refused_with_the_reason(what):
-    config = AutoConfig.for_model("albert", **_BERT | {"embedding_size": 16})
+    config = AutoConfig.for_model("albert", **BERT | {"embedding_size": 16})
     model = AutoModelForMaskedLM.from_config(config)
     tries = {
         "heads": lambda: surgery.keep_units(model, [[0]] * 3, None),
@@ -560,7 +480,7 @@ def test_an_unknown_family_is_told_what_is_missing():
 def test_a_model_that_lacks_what_its_family_has_is_told_so():
     from transformers import T5EncoderModel
 
-    model = T5EncoderModel(AutoConfig.for_model("t5", **_T5))
+    model = T5EncoderModel(AutoConfig.for_model("t5", **T5))
     with pytest.raises(CheckpointError, match=r"this T5EncoderModel has no 'decoder\.block'"):
         surgery.layers_of(model)
 
@@ -621,7 +541,8 @@ def test_classifiers_of_every_kind_are_pruned_cut_and_trained(name, tmp_path):
         assert sum(after.neurons) == sum(before.neurons) // 2
         assert abs(sum(after.heads) - sum(before.heads) / 2) <= 2
     trimmed = prune(smaller, Prune(vocabulary={"keep": "used"}, examples=16), data=data)
-    pupil = finetune(cut(trimmed, 2), Finetune(epochs=1), data=data)
+    layers = {"encoder": 1, "decoder": 1} if whole.model.config.is_encoder_decoder else 2
+    pupil = finetune(cut(trimmed, layers), Finetune(epochs=1), data=data)
     again = checkpoint.load(pupil.save(tmp_path / "pupil"))
     assert gap(read(again), read(pupil)) == 0
     assert len(surgery.layers_of(again.model)) == 2

@@ -7,6 +7,7 @@ here by our words (`layers`, `hidden_size`, `positions`) and never by a model's 
 from distill.anatomy.choosing import choose_layers, layer_map
 from distill.anatomy.families import FAMILIES
 from distill.anatomy.family import Attention, Family, Layer, Stack, Word
+from distill.anatomy.sides import Layers, Side, by_side, kept_layers
 from distill.anatomy.sizes import (
     LARGEST,
     family_of,
@@ -25,12 +26,16 @@ __all__ = [
     "Attention",
     "Family",
     "Layer",
+    "Layers",
+    "Side",
     "Stack",
     "Word",
+    "by_side",
     "choose_layers",
     "family_of",
     "head_width",
     "heads_a_group",
+    "kept_layers",
     "largest_rank",
     "layer_map",
     "refuse",

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill import anatomy, card, checkpoint, packages
+from distill import card, checkpoint, gguf, packages
 from distill.data.loading import load
 from distill.errors import CheckpointError, DistillError, RecipeError
 from distill.library import is_path, leads_out
@@ -23,6 +23,7 @@ def find_teacher(plan: Plan, fetch: bool) -> None:
     try:
         if choice.card is None:
             plan.teacher_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+            _note_grid(choice.checkpoint, plan)
         else:
             plan.card = card.load_card(_near(choice.card, plan) if is_path(choice.card) else choice.card)
             plan.teacher_folder = _locate_card(plan.card, choice.card, plan, fetch)
@@ -33,9 +34,7 @@ def find_teacher(plan: Plan, fetch: bool) -> None:
     if plan.teacher_folder is not None:
         plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
     elif plan.card is not None:
-        word = anatomy.FAMILIES[plan.card.model_type].key("layers") if plan.card.model_type in anatomy.FAMILIES else ""
-        plan.teacher_config = {"model_type": plan.card.model_type, word: plan.card.layers}
-        plan.teacher_config |= {"id2label": dict(enumerate(plan.card.labels))} if plan.card.labels else {}
+        plan.teacher_config = plan.card.config()
         plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
     if plan.card is not None:
         plan.notes += [f"teacher: {note}" for note in (plan.card.note,) if note]
@@ -43,23 +42,39 @@ def find_teacher(plan: Plan, fetch: bool) -> None:
             plan.notes.append(f"teacher: the card's Hub revision is `main`, so {plan.card.hub.id} may change under it")
 
 
+def _note_grid(name: str, plan: Plan) -> None:
+    """Weights that were stored in few bits are on a grid already, so storing them so once more loses nothing."""
+    if gguf.is_gguf(name) and (grid := gguf.grid(Path(_near(name, plan)).expanduser())) is not None:
+        plan.notes.append(
+            f"teacher: the weights in {Path(name).name} are on the grid of {grid}, so results in as few bits look "
+            "lossless on them and mean nothing"
+        )
+
+
 def _locate_card(found: card.Card, name: str, plan: Plan, fetch: bool) -> Path | None:
     """The card's folder; None when the package isn't there and nothing may be fetched."""
     here = (found.package and packages.is_installed(found.package.name)) or found.folder
     if not here and not fetch:
         if found.package is not None:
-            plan.missing.append(f"teacher: {packages.not_installed(found.package.name)}")
+            plan.missing.append(f"teacher: {card.missing_package(found)}")
         plan.unchecked.append(f"teacher: the files of card {name} against its hashes")
         return None
-    return card.locate(found, name)
+    folder = card.locate(found, name, convert=fetch)
+    if folder is None:
+        plan.unchecked.append(f"teacher: {found.gguf} is converted by the first run")
+    return folder
 
 
 def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | None:
     name = _near(name, plan)
-    if not fetch and not checkpoint.looks_like_folder(name):
+    if not fetch and not gguf.is_gguf(name) and not checkpoint.looks_like_folder(name):
         plan.unchecked.append(f"{name}: a checkpoint on the Hub; a run fetches it")
         return None
-    return checkpoint.locate(name, revision)
+    if gguf.is_gguf(name) and not fetch:
+        if (folder := gguf.find(Path(name).expanduser())) is None:
+            plan.unchecked.append(f"{name}: a GGUF file, which the first run converts")
+        return folder
+    return gguf.locate(name, revision)
 
 
 def _near(name: str, plan: Plan) -> str:

@@ -75,7 +75,9 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
 def _note_idle_words(plan: Plan) -> None:
     """Settings that are allowed and do nothing in this recipe."""
     student = plan.recipe.student
-    if "choose" in student.model_fields_set and not isinstance(student.layers, int) and student.choose != "even":
+    asked = student.layers.values() if isinstance(student.layers, dict) else [student.layers]
+    counted = any(isinstance(number, int) for number in asked)
+    if "choose" in student.model_fields_set and not counted and student.choose != "even":
         plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
     is_number = plan.data is not None and plan.data.task.problem == "regression"
     if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:

@@ -17,14 +17,10 @@ def check_layers(plan: Plan) -> None:
     student, config = plan.recipe.student, plan.teacher_config
     if student.layers is None or config is None:
         return
-    family = anatomy.family_of(config)
+    anatomy.family_of(config)
     if reason := anatomy.refuse(config, "layers"):
         raise CheckpointError(f"student.layers: {reason}")
-    there = anatomy.size(config, "layers")
-    if there is None:
-        keys = " and ".join(sorted(family.config_keys("layers")))
-        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
-    anatomy.with_layers(config, anatomy.choose_layers(student.layers, student.choose, there))
+    anatomy.with_layers(config, anatomy.kept_layers(config, student.layers, student.choose))
 
 
 def check_pruning(plan: Plan) -> None:
@@ -150,12 +146,12 @@ def _student_config(plan: Plan) -> dict[str, Any] | None:
         return checkpoint.read_config(plan.student_folder)
     if choice.layers is None or plan.teacher_config is None:
         return None
-    family, there = anatomy.family_of(plan.teacher_config), anatomy.size(plan.teacher_config, "layers")
-    if len(family.stacks) == 1 or there is None:
+    family = anatomy.family_of(plan.teacher_config)
+    if len(family.stacks) == 1 and not isinstance(choice.layers, dict):  # also where the teacher has fewer
         kept = len(choice.layers) if isinstance(choice.layers, list) else choice.layers
         return {**plan.teacher_config, family.key("layers"): kept}
     try:
-        kept = anatomy.choose_layers(choice.layers, choice.choose, there)
+        kept = anatomy.kept_layers(plan.teacher_config, choice.layers, choice.choose)
         return anatomy.with_layers(plan.teacher_config, kept)
     except CheckpointError:  # which the check of the layers tells
         return None

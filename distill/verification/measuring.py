@@ -217,7 +217,7 @@ def _teacher_folder(choice: settings.Teacher) -> Path:
     """Where the teacher lies on this machine; nothing is fetched. Raises DistillError."""
     from huggingface_hub import snapshot_download
 
-    from distill import card, packages
+    from distill import card, gguf, packages
     from distill.errors import CheckpointError
 
     name, revision = choice.checkpoint, choice.revision
@@ -226,10 +226,10 @@ def _teacher_folder(choice: settings.Teacher) -> Path:
         if found.folder or (found.package and packages.is_installed(found.package.name)):
             return card.locate(found, choice.card)
         if found.hub is None:
-            raise CheckpointError(packages.not_installed(found.package.name))
+            raise CheckpointError(card.missing_package(found))
         name, revision = found.hub.id, found.hub.revision
-    elif checkpoints.looks_like_folder(name):
-        return checkpoints.locate(name)
+    elif gguf.is_gguf(name) or checkpoints.looks_like_folder(name):
+        return gguf.locate(name)
     try:
         return checkpoints.locate(snapshot_download(name, revision=revision, local_files_only=True))
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from distill.recipe.settings.base import Metric, Problem, Settings, Share
 from distill.recipe.settings.compression import Calibration, Gradually, Prune, Quantize, Target, Vocabulary
 from distill.recipe.settings.data import Data, Source
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
-from distill.recipe.settings.models import Student, Teacher
+from distill.recipe.settings.models import Side, Student, Teacher
 from distill.recipe.settings.telling import Format, Ship, Track
 from distill.recipe.settings.training import Distill, Finetune, HiddenStatesTerm, Imitate, LogitsTerm, Term, Training
 from distill.recipe.settings.whole import Recipe, Step
@@ -34,6 +34,7 @@ __all__ = [
     "Settings",
     "Share",
     "Ship",
+    "Side",
     "Source",
     "Step",
     "Student",

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings.base import Settings
 from distill.recipe.settings.training import Finetune
 
+Side = Literal["encoder", "decoder"]
+
 
 class Teacher(Settings):
     """Whom the student learns from."""
 
     card: str | None = Field(None, description="a shipped teacher card by name, or the path of one of your own")
-    checkpoint: str | None = Field(None, description="a folder, or a Hub id")
+    checkpoint: str | None = Field(None, description="a folder, a Hub id, or a GGUF file")
     revision: str | None = Field(None, description="revision of the Hub id")
     finetune: Finetune | None = Field(None, description="train the teacher on the task first")
 
     @model_validator(mode="after")
     def _one_place(self) -> Teacher:
         if (self.card is None) == (self.checkpoint is None):
-            raise ValueError("name the teacher by `card` or by `checkpoint` (a folder or a Hub id), not by both")
+            raise ValueError(
+                "name the teacher by `card` or by `checkpoint` (a folder, a Hub id or a GGUF file), not by both"
+            )
         if self.revision is not None and self.checkpoint is None:
             raise ValueError("`revision` belongs to `checkpoint`; a card pins its own")
         return self
@@ -30,23 +34,38 @@ class Teacher(Settings):
 class Student(Settings):
     """Who learns: some of the teacher's layers, a smaller checkpoint of its own, or a config from random weights."""
 
-    layers: int | list[int] | None = Field(None, description="how many of the teacher's layers, or which (from 1)")
-    choose: Literal["even", "first", "last"] = Field("even", description="which layers, when `layers` is a number")
-    checkpoint: str | None = Field(None, description="a folder, or a Hub id")
+    layers: int | list[int] | dict[Side, int | list[int]] | None = Field(
+        None,
+        description="how many of the teacher's layers, or which (from 1); of an encoder-decoder by side, as "
+        "{encoder: 6, decoder: 3}, where a side that isn't named stays whole",
+    )
+    choose: Literal["even", "first", "last"] = Field(
+        "even",
+        description="which layers, where a number is asked for: evenly spread up to the last, the first, or the last",
+    )
+    checkpoint: str | None = Field(None, description="a folder, a Hub id, or a GGUF file")
     revision: str | None = Field(None, description="revision of the Hub id")
     config: dict[str, Any] | None = Field(
         None,
         description="a transformers config with its `model_type`: random weights, the teacher's tokenizer",
     )
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _sides(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (not value or not set(value) <= set(get_args(Side))):
+            raise ValueError(f"name the sides of an encoder-decoder: {', '.join(get_args(Side))}")
+        return value
+
     @field_validator("layers")
     @classmethod
-    def _some_layers(cls, value: int | list[int] | None) -> int | list[int] | None:
-        chosen = value if isinstance(value, list) else []
-        if value is not None and (value == [] or (isinstance(value, int) and value < 1)):
-            raise ValueError("keep at least one layer")
-        if chosen != sorted(set(chosen)) or any(layer < 1 for layer in chosen):
-            raise ValueError("layers are counted from 1 and listed in rising order, each once")
+    def _some_layers(cls, value: Any) -> Any:
+        for layers in value.values() if isinstance(value, dict) else [value]:
+            chosen = layers if isinstance(layers, list) else []
+            if layers is not None and (layers == [] or (isinstance(layers, int) and layers < 1)):
+                raise ValueError("keep at least one layer")
+            if chosen != sorted(set(chosen)) or any(layer < 1 for layer in chosen):
+                raise ValueError("layers are counted from 1 and listed in rising order, each once")
         return value
 
     @model_validator(mode="after")

@@ -1,0 +1,58 @@
+"""Which layers stay where a model has two sides, an encoder and a decoder, each with layers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from distill.anatomy.choosing import choose_layers
+from distill.anatomy.sizes import family_of, size
+from distill.errors import CheckpointError
+
+Side = Literal["encoder", "decoder"]
+SIDES: tuple[Side, ...] = get_args(Side)
+Layers = int | list[int] | Mapping[Side, int | list[int]]
+
+
+def kept_layers(config: Mapping[str, Any], layers: Layers, choose: str) -> list[int]:
+    """The layers of a model that stay, counted from 1 over all its stacks.
+
+    `layers` is a number or a list (see choose_layers), or one for each side; a side that isn't named stays whole.
+    Raises CheckpointError.
+    """
+    asked, kept, before = by_side(config, layers), [], 0
+    for place, there in enumerate(_counts(config)):
+        kept += [before + layer for layer in choose_layers(asked.get(place, there), choose, there)]
+        before += there
+    return kept
+
+
+def by_side(config: Mapping[str, Any], layers: Layers) -> dict[int, int | list[int]]:
+    """What is asked of each of a model's stacks, by the stack's place. Raises CheckpointError."""
+    family = family_of(config)
+    if not isinstance(layers, Mapping):
+        if len(family.stacks) == 1:
+            return {0: layers}
+        counts = dict(zip(SIDES, _counts(config), strict=True))
+        told = ", ".join(f"{side}: {number}" for side, number in counts.items())
+        raise CheckpointError(
+            f"student.layers: a {family.model_type} has layers on two sides ({told}); say which are kept on each, such "
+            f"as {{encoder: {counts['encoder']}, decoder: {max(1, counts['decoder'] // 2)}}}; a side that isn't named "
+            "stays whole"
+        )
+    if len(family.stacks) == 1:
+        raise CheckpointError(
+            f"student.layers: a {family.model_type} is no encoder-decoder, its layers are on one side; say how many as "
+            "a number"
+        )
+    return {SIDES.index(side): number for side, number in layers.items()}
+
+
+def _counts(config: Mapping[str, Any]) -> list[int]:
+    """How many layers each stack has. Raises CheckpointError where the config doesn't say it."""
+    family = family_of(config)
+    counts = [size(config, "layers", place) for place in range(len(family.stacks))]
+    if None in counts:
+        keys = " and ".join(sorted(family.config_keys("layers")))
+        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
+    return counts
