@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from distill.data import Encoded, Splits
 from distill.disk import machine_errors
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
-from distill.losses import LOSSES, to_targets
+from distill.losses import LOSSES, in_portions, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import Task
@@ -149,11 +150,14 @@ class Lesson(Objective):
         asked = self.asked["logits"]
         name, words = self.task.soft_loss(asked.loss), dict(asked.words)
         student, teacher = (self.task.imitated(logits, batch) for logits in (student, teacher))
+        if not self.task.head_labels:  # vocabularies are often padded, and to different sizes
+            common = min(student.shape[-1], teacher.shape[-1])
+            student, teacher = student[:, :common], teacher[:, :common]
         if name == "mse":
-            return LOSSES[name](student, teacher)
+            return in_portions(LOSSES[name], student, teacher)
         if name == "decoupled_kl":
-            words["labels"] = self.task.targets(batch)
-        return LOSSES[name](student, teacher, self.temperature, **words)
+            return LOSSES[name](student, teacher, self.temperature, labels=self.task.targets(batch), **words)
+        return in_portions(partial(LOSSES[name], temperature=self.temperature, **words), student, teacher)
 
     def _hidden(self, student: Signals, teacher: Signals, mask: Tensor) -> Tensor:
         """The mean over the pairs of layers, on real tokens."""
@@ -174,6 +178,8 @@ def require_fit(
 
     Raises CheckpointError when the layers aren't there, or when the two cut texts into different tokens.
     """
+    if not data.task.head_labels:
+        _require_same_vocabulary(student, teacher, data)
     asked = words.imitate.hidden_states
     if asked is None:
         return []
@@ -184,6 +190,22 @@ def require_fit(
             "their hidden states can't be compared token by token; imitate logits alone, or set data.max_length"
         )
     return pairs
+
+
+def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Splits) -> None:
+    """Where the classes are the vocabulary a student can follow its teacher in the same one alone."""
+    mine, theirs = (checkpoint.encode(data, "train") for checkpoint in (student, teacher))
+    if mine is not theirs and not _same_ids(mine, theirs):
+        raise CheckpointError(
+            "imitate: student and teacher cut the same texts into different tokens, and their logits are over those "
+            "tokens; take a student with the teacher's tokenizer and positions, trim `vocabulary` after the last "
+            "`distill`, or `finetune` without a teacher"
+        )
+    least = min(checkpoint.model.config.vocab_size for checkpoint in (student, teacher))
+    if least < len(student.tokenizer):
+        raise CheckpointError(
+            f"imitate: the tokenizer has {len(student.tokenizer)} tokens, but one of the two models knows {least}"
+        )
 
 
 def layer_pairs(
@@ -203,7 +225,7 @@ def layer_pairs(
 
 
 def _same_ids(one: Encoded, other: Encoded) -> bool:
-    return one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())
+    return one is other or (one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all()))
 
 
 def _same_tokens(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:

@@ -12,8 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from distill.tasks import Task
+
+_PORTION = 1 << 25  # numbers that a loss works on at once: 128 MB in float32
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -109,6 +112,22 @@ def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
 def binary_cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of (batch, labels) logits to zeros and ones, mean over all."""
     return F.binary_cross_entropy_with_logits(student.float(), labels.float())
+
+
+def in_portions(loss: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> Tensor:
+    """A loss of (places, classes) logits, worked out, and derived, a few places at a time where there are many numbers.
+
+    Over a vocabulary each softmax is as large as the logits themselves; here no more than a portion of them is kept.
+    """
+    places, classes = student.shape
+    if places * classes <= _PORTION:
+        return loss(student, teacher)
+    size = max(1, _PORTION // classes)
+    total = student.new_zeros((), dtype=torch.float32)
+    for mine, theirs in zip(student.split(size), teacher.split(size), strict=True):
+        found = checkpoint(loss, mine, theirs, use_reentrant=False)
+        total = total + found * (len(mine) / places)
+    return total
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

@@ -47,7 +47,7 @@ def make(
     if choice.config is not None:
         return from_config(choice.config, teacher, task, seed=seed)
     config = checkpoint.read_config(folder)
-    has_head = any(task.head in name for name in config.get("architectures") or [])
+    has_head = any(task.serves(name) for name in config.get("architectures") or [])
     return checkpoint.load(folder, task, new_head=not has_head or task.misfit(config) is not None, seed=seed)
 
 

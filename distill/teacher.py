@@ -171,6 +171,9 @@ def answering(
     `keep` keeps logits of rows for the next training. Raises MachineError when there is no room then.
     """
     source = Live(teacher, layers, dtype)
+    if encoded.masking is not None:
+        log.info("the teacher runs in every step: texts are masked anew in each epoch")
+        return source
     width = anatomy.size(teacher.model.config.to_dict(), "hidden_size") or teacher.model.config.hidden_size
     needed, what = int(encoded.offsets[-1]) * width * 2 * len(layers), "hidden states"
     if by_token:

@@ -15,18 +15,26 @@ _STEP = 4  # lengths are rounded up to this before rows are grouped, so that nei
 NO_TARGET = -100  # what torch's losses leave out
 
 
-def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
+def collate(encoded: Encoded, rows: Sequence[int], turn: tuple[int, ...] = (0,)) -> Batch:
     """Rows as arrays padded to the longest: input_ids, attention_mask, token_type_ids where the tokenizer has them
     (batch, tokens); rows (batch,); labels (batch,), or for each token (batch, tokens) with −100 where none is right.
 
-    Where a decoder writes the targets, labels are its text and decoder_input_ids the same, shifted right.
+    Where a decoder writes the targets, labels are its text and decoder_input_ids the same, shifted right. Masked rows
+    are masked by `turn` (in training the seed and the epoch) and their number alone.
     """
     lengths = encoded.lengths[rows]
     real = np.arange(int(lengths.max())) < lengths[:, None]
     batch = {"input_ids": encoded.tokens.padded(rows, encoded.pad), "attention_mask": real.astype(np.int64)}
     if encoded.types is not None:
         batch["token_type_ids"] = Ragged(encoded.types, encoded.offsets).padded(rows, 0)
-    if encoded.targets is None:
+    if encoded.sizes is not None:
+        batch["sizes"] = Ragged(encoded.sizes, encoded.offsets).padded(rows, 0)
+    if encoded.masking is not None:
+        masked = [encoded.masking.apply(encoded.tokens[row], (*turn, int(row))) for row in rows]
+        seen, targets = (Ragged.of(found) for found in zip(*masked, strict=True))
+        batch["input_ids"] = seen.padded(range(len(rows)), encoded.pad)
+        batch["labels"] = targets.padded(range(len(rows)), NO_TARGET)
+    elif encoded.targets is None:
         batch["labels"] = encoded.labels[rows]
     else:
         batch["labels"] = encoded.targets.padded(rows, NO_TARGET)

@@ -14,6 +14,8 @@ from distill.errors import CheckpointError
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+    from distill.data.masking import Masking
+
 _AT_ONCE = 1000
 
 
@@ -21,11 +23,17 @@ _AT_ONCE = 1000
 class Rows:
     """One split: `texts` holds one or more texts a row, `labels` what is right; both can be written as JSON."""
 
-    texts: list[tuple[str, ...]]
+    texts: Sequence[tuple[str, ...]]
     labels: list[Any]
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def take(self, positions: Sequence[int]) -> Rows:
+        """Some of the rows, in the order given; texts that are read when they are asked for stay so."""
+        take = getattr(self.texts, "take", None)
+        texts = take(positions) if take else [self.texts[i] for i in positions]
+        return Rows(texts, [self.labels[i] for i in positions])
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class Ragged:
 
     def padded(self, rows: Sequence[int], fill: int) -> np.ndarray:
         """Rows side by side, (rows, longest) int64, shorter ones filled up on the right."""
-        lengths = self.lengths[rows]
+        chosen = np.asarray(rows)
+        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
         found = np.full((len(rows), int(lengths.max())), fill, dtype=np.int64)
         found[np.arange(found.shape[1]) < lengths[:, None]] = self.values[self.places(rows)]
         return found
@@ -75,7 +84,8 @@ class Encoded:
 
     `labels` has an entry a row, and is what predictions are held against. Where an answer has a right class for each
     token, `targets` holds them: alongside the ids, or, with a `decoder_start`, as the text that a decoder is to write.
-    `about` is what else a task needs of each row to read an answer, and `tokenizer` what wrote the ids.
+    `about` is what else a task needs of each row to read an answer, and `tokenizer` what wrote the ids. Of language
+    modelling `sizes` tells the bytes of text that each id stands for, and `masking` how rows are masked in a batch.
     """
 
     ids: np.ndarray
@@ -87,6 +97,8 @@ class Encoded:
     targets: Ragged | None = None
     decoder_start: int | None = None
     about: Sequence[Any] | None = None
+    sizes: np.ndarray | None = None
+    masking: Masking | None = field(default=None, repr=False, compare=False)
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -111,6 +123,7 @@ class Encoded:
             types=None if self.types is None else self.types[places],
             offsets=np.cumsum([0, *self.lengths[rows]]),
             labels=self.labels[rows],
+            sizes=None if self.sizes is None else self.sizes[places],
             targets=None if self.targets is None else self.targets.take(rows),
             about=None if self.about is None else [self.about[row] for row in rows],
         )

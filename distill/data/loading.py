@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import overlap, sources, splitting
 from distill.data.encoding import Encoded, Rows
-from distill.data.readers import READERS, Reader
+from distill.data.readers import LANGUAGE, READERS, Reader
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task
@@ -81,6 +82,7 @@ class Splits:
             "problem": self.task.problem,
             "metric": self.task.metric,
             "seed": self.seed,
+            **self.words.model_dump(mode="json", exclude_none=True, include={"packed", "mask"}),
         }
 
     def _hash(self, names: Sequence[str]) -> str:
@@ -126,6 +128,10 @@ def load(
         if len(rows) == 0:
             raise DataError(f"data: {name} is empty")
     reader = READERS[task]
+    if task not in LANGUAGE:
+        for word in ("packed", "mask"):
+            if getattr(data, word) is not None:
+                raise DataError(f"data.{word}: a word of language modelling, not of {task}; leave it out")
     splits, resolved = reader.read(raw, data, names, metric)
     if data.limit is not None:
         splits = {name: _sample(rows, reader.kinds(rows, resolved), data.limit, seed) for name, rows in splits.items()}
@@ -138,11 +144,7 @@ def load(
 
 
 def _sample(rows: Rows, kinds: Sequence[Hashable], limit: int, seed: int) -> Rows:
-    return _take(rows, splitting.sample(kinds, limit, seed))
-
-
-def _take(rows: Rows, positions: Sequence[int]) -> Rows:
-    return Rows([rows.texts[i] for i in positions], [rows.labels[i] for i in positions])
+    return rows.take(splitting.sample(kinds, limit, seed))
 
 
 def _keep_apart(
@@ -154,14 +156,15 @@ def _keep_apart(
     from training for the sake of both, from validation for the sake of test.
     """
     held = [name for name in ("test", "validation") if name in given]
-    every = [text for name in (*held, "train") for text in reader.texts(given[name])]
-    groups = overlap.group(every)
+    number = sum(len(rows) for rows in given.values())
+    every = itertools.chain.from_iterable(reader.texts(given[name]) for name in (*held, "train"))
+    groups = overlap.group(list(every)) if number <= overlap.LARGE else overlap.group_equal(every, number)
     in_group: dict[str, list[int]] = {}
     start = 0
     for name in (*held, "train"):
         in_group[name] = groups[start : start + len(given[name])]
         start += len(given[name])
-    notes: list[str] = []
+    notes = [f"{number} rows: only equal texts count as duplicates of each other"] if number > overlap.LARGE else []
     seen: set[int] = set()
     kept = dict(given)
     for name in (*held, "train"):
@@ -169,7 +172,7 @@ def _keep_apart(
         dropped = len(given[name]) - len(clean)
         if dropped:
             notes.append(f"{dropped} of {len(given[name])} {name} rows dropped: near-duplicates of held-out rows")
-        kept[name] = _take(given[name], clean)
+        kept[name] = given[name].take(clean)
         seen |= set(in_group[name])
         in_group[name] = [in_group[name][i] for i in clean]
     repeated = sum(n for n in Counter(in_group["train"]).values() if n > 1)
@@ -182,7 +185,7 @@ def _keep_apart(
         )
     train = kept["train"]
     cut = splitting.split(in_group["train"], reader.kinds(train, task), shares, seed)
-    return {**kept, **{name: _take(train, rows) for name, rows in cut.items()}}, notes
+    return {**kept, **{name: train.take(rows) for name, rows in cut.items()}}, notes
 
 
 def _require_enough(splits: dict[str, Rows]) -> None:

@@ -7,16 +7,19 @@ Chaudhuri et al. 2006; Bayardo et al. 2007), so that a corpus is never compared 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
+import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
+LARGE = 200_000  # rows; among more only equal ones are looked for
 SIMILARITY = 0.8
 RUN = 5
 _WORD = re.compile(r"\w+")
@@ -39,6 +42,15 @@ def group(texts: Sequence[Sequence[str]]) -> list[int]:
     rows, columns = zip(*pairs, strict=True)
     graph = coo_array(([1] * len(pairs), (rows, columns)), shape=(len(texts), len(texts)))
     return connected_components(graph, directed=False)[1].tolist()
+
+
+def group_equal(texts: Iterable[Sequence[str]], number: int) -> list[int]:
+    """As `group`, of texts that are equal after normalisation alone; 16 bytes a row are held, and no text."""
+    found = np.empty((number, 2), dtype=np.uint64)
+    for position, row in enumerate(tqdm(texts, desc="duplicates", total=number, leave=False)):
+        whole = "\0".join(normalise(text) for text in row).encode("utf-8", "surrogatepass")
+        found[position] = np.frombuffer(hashlib.blake2b(whole, digest_size=16).digest(), dtype=np.uint64)
+    return np.unique(found, axis=0, return_inverse=True)[1].ravel().tolist()
 
 
 def _alike(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:

@@ -34,12 +34,12 @@ def read_split(name: str, source: Source, beside: Path | None, setting: str) -> 
     if source.hub is not None:
         return _from_hub(source, name)
     if source.package is None:
-        return _from_path(resolve(name, beside, setting), source.encodings)
+        return _from_path(resolve(name, beside, setting), source)
     try:
         path = packages.find_file(source.package, name)
     except DistillError as error:
         raise DataError(f"{setting}: {error}") from None
-    return _from_path(path, source.encodings)
+    return _from_path(path, source)
 
 
 def resolve(path: str, beside: Path | None, setting: str) -> Path:
@@ -69,7 +69,8 @@ def _from_hub(source: Source, split: str) -> Dataset:
         raise DataError(f"data.source: the Hub data set {source.hub} can't be loaded: {_root_cause(error)}") from error
 
 
-def _from_path(path: Path, encodings: Sequence[str]) -> Dataset:
+def _from_path(path: Path, source: Source) -> Dataset:
+    encodings = source.encodings
     if path.is_dir():
         return _from_folder(path, encodings)
     if not path.is_file():
@@ -78,7 +79,7 @@ def _from_path(path: Path, encodings: Sequence[str]) -> Dataset:
         raise DataError(f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class)")
     encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
     try:
-        return _from_file(path, encoding)
+        return _from_file(path, encoding, source.row)
     except Exception as error:  # the library wraps every reader's own errors
         wrong = f"can't be read as {path.suffix[1:]}: {_root_cause(error)}"
         raise DataError(f"{path}: {'holds no rows' if _is_empty(path, encoding) else wrong}") from error
@@ -102,7 +103,7 @@ def _is_empty(path: Path, encoding: str) -> bool:
         return sum(1 for line in itertools.islice(file, 1000) if line.strip()) <= (path.suffix in (".csv", ".tsv"))
 
 
-def _from_file(path: Path, encoding: str) -> Dataset:
+def _from_file(path: Path, encoding: str, row: str) -> Dataset:
     from datasets import Dataset
 
     where, blank = str(path), {"keep_default_na": False, "na_values": []}  # 'NA' and 'null' are words
@@ -116,11 +117,14 @@ def _from_file(path: Path, encoding: str) -> Dataset:
         case ".parquet":
             return Dataset.from_parquet(where)
         case _:
-            return Dataset.from_text(where, encoding=encoding)
+            return Dataset.from_text(where, encoding=encoding, sample_by="document" if row == "file" else row)
 
 
 def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:
-    """One folder a class, one text file an example. Columns: text, label, file. No link may lead out of the folder."""
+    """One folder a class, one text file an example. Columns: text, label, file. No link may lead out of the folder.
+
+    Where there are text files and no folders there is no label.
+    """
     from datasets import Dataset
 
     rows: dict[str, list[str]] = {"text": [], "label": [], "file": []}
@@ -134,6 +138,13 @@ def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:
             rows["text"].append(_decode(file, encodings))
             rows["label"].append(kind.name)
             rows["file"].append(f"{kind.name}/{file.name}")
+    if not rows["label"]:
+        del rows["label"]
+        for file in sorted(folder.glob("*.txt")):
+            if leads_out(file, folder):
+                raise DataError(f"{file}: a link that leads out of {folder}; put the file itself there")
+            rows["text"].append(_decode(file, encodings))
+            rows["file"].append(file.name)
     if not rows["text"]:
         raise DataError(f"{folder}: holds no folders; expected one folder a class with .txt files in it")
     return Dataset.from_dict(rows)

@@ -64,4 +64,4 @@ def check_losses(plan: Plan) -> None:
 
 def has_head(config: dict[str, Any], task: str) -> bool:
     """Whether a checkpoint's config names a head for a task."""
-    return any(TASKS[task].head in architecture for architecture in config.get("architectures") or [])
+    return any(TASKS[task].serves(architecture) for architecture in config.get("architectures") or [])

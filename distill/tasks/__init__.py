@@ -12,17 +12,22 @@ from distill.errors import DistillError
 from distill.recipe.settings import Problem
 from distill.tasks.classification import TextClassification
 from distill.tasks.labels import ordered_names
+from distill.tasks.language import CausalLanguageModelling, LanguageModelling, MaskedLanguageModelling
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF, choose_metric
 from distill.tasks.task import Task, better, retained
 
 TASKS: dict[str, type[Task]] = {
     TextClassification.name: TextClassification,
+    MaskedLanguageModelling.name: MaskedLanguageModelling,
+    CausalLanguageModelling.name: CausalLanguageModelling,
 }
 
 _TASK_OF: dict[Problem, type[Task]] = {
     "single_label_classification": TextClassification,
     "multi_label_classification": TextClassification,
     "regression": TextClassification,
+    "masked_language_modelling": MaskedLanguageModelling,
+    "causal_language_modelling": CausalLanguageModelling,
 }
 
 __all__ = [
@@ -30,6 +35,9 @@ __all__ = [
     "METRICS",
     "METRICS_OF",
     "TASKS",
+    "CausalLanguageModelling",
+    "LanguageModelling",
+    "MaskedLanguageModelling",
     "Task",
     "TextClassification",
     "better",
@@ -55,7 +63,7 @@ def kind_of(config: dict[str, Any]) -> type[Task]:
     Raises DistillError for a head of no task known here.
     """
     heads = config.get("architectures") or []
-    found = [task for task in TASKS.values() if any(head.endswith(task.head) for head in heads)]
+    found = [task for task in TASKS.values() if any(task.serves(head) for head in heads)]
     if heads and not found:
         raise DistillError(f"this checkpoint is a {', '.join(heads)}; it has no head for {', '.join(TASKS)}")
     return found[0] if found else TextClassification

@@ -12,6 +12,7 @@ from distill.recipe.settings import Problem
 
 Array = np.ndarray
 Metric = Callable[[Array, Array], float]
+_MOST_NATS = 700.0  # whose exponential is still a number
 
 
 def _accuracy(predictions: Array, labels: Array) -> float:
@@ -47,6 +48,25 @@ def _correlation(name: str) -> Metric:
     return score
 
 
+def _perplexity(predictions: Array, labels: Array) -> float:
+    """By token: of rows of (nats, tokens, bytes, right)."""
+    return float(np.exp(min(_ratio(predictions, 0, 1), _MOST_NATS)))
+
+
+def _bits_per_byte(predictions: Array, labels: Array) -> float:
+    """Perplexity's other form, in bits and by byte of text: the same for any way of cutting text into tokens."""
+    return _ratio(predictions, 0, 2) / float(np.log(2))
+
+
+def _token_accuracy(predictions: Array, labels: Array) -> float:
+    return _ratio(predictions, 3, 1)
+
+
+def _ratio(predictions: Array, one: int, other: int) -> float:
+    sums = predictions.sum(0)
+    return float(sums[one] / max(1.0, sums[other]))
+
+
 METRICS: dict[settings.Metric, Metric] = {
     "accuracy": _accuracy,
     "macro_f1": f1("macro"),
@@ -54,16 +74,26 @@ METRICS: dict[settings.Metric, Metric] = {
     "matthews": _matthews,
     "spearman": _correlation("spearmanr"),
     "pearson": _correlation("pearsonr"),
+    "perplexity": _perplexity,
+    "bits_per_byte": _bits_per_byte,
+    "token_accuracy": _token_accuracy,
 }
 
 # Of these less is better.
-LOWER: frozenset[str] = frozenset()
+LOWER: frozenset[str] = frozenset(
+    {
+        "perplexity",
+        "bits_per_byte",
+    }
+)
 
 # The first of each is the primary metric when a recipe names none; the others stand beside it.
 METRICS_OF: dict[Problem, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1", "matthews"),
     "multi_label_classification": ("micro_f1", "macro_f1", "accuracy"),
     "regression": ("spearman", "pearson"),
+    "masked_language_modelling": ("perplexity", "bits_per_byte", "token_accuracy"),
+    "causal_language_modelling": ("perplexity", "bits_per_byte", "token_accuracy"),
 }
 
 

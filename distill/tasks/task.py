@@ -41,6 +41,11 @@ class Task:
     by_token: ClassVar[bool] = False  # whether there are logits for each token
     generates: ClassVar[bool] = False  # whether an engine's answer to a row is a text of its own
 
+    @classmethod
+    def serves(cls, architecture: str) -> bool:
+        """Whether a model class, by its name, has this task's head."""
+        return architecture.endswith(cls.head)
+
     @property
     def head_config(self) -> dict[str, Any]:
         """What a model's config says of the head."""
@@ -108,6 +113,10 @@ class Task:
         """How far answers are from those expected: the mean square, of what is a number in both."""
         both = np.isfinite(found) & np.isfinite(expected)
         return float(np.square(np.where(both, found, 0) - np.where(both, expected, 0)).sum() / max(1, both.sum()))
+
+    def apart(self, found: Array, expected: Array) -> float:
+        """The largest difference of answers."""
+        return float(np.nanmax(np.abs(found - expected)))
 
     def changed(self, found: Array, expected: Array) -> float:
         """How much of what answers say is changed: as `moved`, in what a user reads where that differs."""

@@ -28,6 +28,7 @@ from distill.recipe import settings
 from distill.signals import Signals
 from distill.simulation import simulated
 from distill.training.continuing import latest, seal
+from distill.training.freezing import freeze
 from distill.training.record import Clock, TrainingLog, Watch
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def fit(
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         model, rounded = objective.student, simulated if words.simulate == "int8" else contextlib.nullcontext
+        freeze(model, words.freeze)
         with _dropout(model, words.dropout), _attention(model, train), rounded(model):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         objective.eval()
@@ -152,6 +154,7 @@ def _arguments(
         output_dir=str(folder),
         num_train_epochs=words.epochs,
         max_steps=words.max_steps or -1,
+        gradient_accumulation_steps=words.accumulate,
         learning_rate=words.learning_rate,
         lr_scheduler_type=words.schedule if words.schedule != "constant" else "constant_with_warmup",
         warmup_steps=words.warmup,
@@ -207,12 +210,13 @@ class _Trainer(transformers.Trainer):
             self.train_rows.lengths, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
         )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._collate)
-        loader = self.accelerator.prepare(loader)
-        self.epoch_steps = len(loader)
+        self.batches, loader = batches, self.accelerator.prepare(loader)
+        self.epoch_steps = -(-len(loader) // self.words.accumulate)
         return loader
 
     def _collate(self, rows: list[int]) -> dict[str, Tensor]:
-        return {name: torch.as_tensor(array) for name, array in collate(self.train_rows, rows).items()}
+        turn = (self.args.seed, 1 + self.batches.epoch)  # the turn of what is scored is 0
+        return {name: torch.as_tensor(array) for name, array in collate(self.train_rows, rows, turn).items()}
 
     def compute_loss(
         self,
@@ -239,7 +243,8 @@ class _Trainer(transformers.Trainer):
             self.sums[name] += weights[name] * value
         self.summed += 1
         self.record.samples += len(rows)
-        if step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps:
+        due = step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps
+        if due and self.accelerator.sync_gradients:  # at the last of the batches that make a step
             self._record(step, weights)
 
     def _record(self, step: int, weights: dict[str, float]) -> None:

@@ -1,10 +1,16 @@
 """How each task's rows are read and become tokens: a file a task, and the one dict that names them."""
 
 from distill.data.readers.classification import ClassificationReader
+from distill.data.readers.language import LanguageReader
 from distill.data.readers.reader import Reader
+from distill.tasks import CausalLanguageModelling, MaskedLanguageModelling
 
 READERS: dict[str, Reader] = {
     "text-classification": ClassificationReader(),
+    "masked-language-modelling": LanguageReader(MaskedLanguageModelling, "masked_language_modelling"),
+    "causal-language-modelling": LanguageReader(CausalLanguageModelling, "causal_language_modelling"),
 }
 
-__all__ = ["READERS", "Reader"]
+LANGUAGE = ("masked-language-modelling", "causal-language-modelling")  # which share the words of packing
+
+__all__ = ["LANGUAGE", "READERS", "Reader"]

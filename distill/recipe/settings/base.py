@@ -6,8 +6,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
-Metric = Literal["accuracy", "macro_f1", "micro_f1", "matthews", "spearman", "pearson"]
+Problem = Literal[
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+    "masked_language_modelling",
+    "causal_language_modelling",
+]
+Metric = Literal[
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "matthews",
+    "spearman",
+    "pearson",
+    "perplexity",
+    "bits_per_byte",
+    "token_accuracy",
+]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,9 @@ class Source(Settings):
     config: str | None = Field(None, description="configuration of the Hub dataset, such as `sst2` of GLUE")
     revision: str | None = Field(None, description="revision of the Hub dataset; pin it to make a run repeatable")
     split: str = Field("train", description="split of the Hub dataset to take for training")
+    row: Literal["line", "paragraph", "file"] = Field(
+        "line", description="what of a txt file is a row; a blank line parts paragraphs"
+    )
     encoding: str | list[str] = Field(
         "utf-8", description="how text files are encoded; of a list, the first that fits a file"
     )
@@ -51,6 +54,16 @@ class Source(Settings):
         return self
 
 
+class Mask(Settings):
+    """Which tokens a masked language model has to find: dealt anew in each epoch, always the same where it is scored.
+
+    Of ten that are chosen eight become the mask token, one another token, one stays (Devlin et al. 2019).
+    """
+
+    share: Share = Field(0.15, description="share of the tokens that are chosen; one a row at least")
+    whole_words: bool = Field(False, description="choose all pieces of a word, or none")
+
+
 class Data(Settings):
     """The rows, what their columns mean, and how they are split."""
 
@@ -65,6 +78,12 @@ class Data(Settings):
         0.1, description="share of the rows, or the split or file, that choices are made on"
     )
     test: Share | str = Field(0.2, description="share of the rows, or the split or file, that is only ever scored")
+    packed: bool | None = Field(
+        None,
+        description="language modelling alone: texts end to end, cut into blocks of `max_length` tokens (true when not "
+        "said); false keeps a text a row",
+    )
+    mask: Mask | None = Field(None, description="masked language modelling alone: which tokens are to be found")
     max_length: int | None = Field(None, ge=4, description="tokens a text is cut to; the teacher's limit when not said")
     limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
     licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")

@@ -26,6 +26,10 @@ class Training(Settings):
     )
     batch_size: int = Field(32, ge=1, description="most examples in a batch")
     batch_tokens: int = Field(8192, ge=16, description="most tokens in a batch, padding included")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one optimizer step")
+    freeze: list[Literal["embeddings", "encoder"]] = Field(
+        [], description="parts whose weights stay as they are; a head that is tied to the embeddings stays with them"
+    )
     max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps, whatever `epochs` says")
     patience: int = Field(2, ge=1, description="stop after so many epochs without a better validation score")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -53,7 +53,11 @@ class Step(Settings):
 class Recipe(Settings):
     """A teacher, a student, data, steps in order, and what is expected of the result."""
 
-    task: Literal["text-classification"] = Field(description="what the checkpoint is for")
+    task: Literal[
+        "text-classification",
+        "masked-language-modelling",
+        "causal-language-modelling",
+    ] = Field(description="what the checkpoint is for")
     metric: Metric | None = Field(None, description="the score that decides; each kind of problem has its own")
     teacher: Annotated[Teacher, short("card")] = Field(description="whom the student learns from")
     student: Student = Field(description="who learns")

@@ -1,0 +1,81 @@
+"""Masking: which tokens a masked language model has to find, dealt by turn and row alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.errors import CheckpointError
+from distill.recipe import settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_TARGET = -100  # what torch's losses leave out
+_MASKED, _OTHER = 0.8, 0.1  # of the tokens that are chosen; the rest stays (Devlin et al. 2019)
+_WORD_MARKS = ("▁", "Ġ")
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How rows are masked: the share, the mask token, and for each id of the vocabulary whether it may be chosen and
+    whether it begins a word (None where pieces are chosen one by one).
+    """
+
+    share: float
+    mask: int
+    choosable: np.ndarray
+    begins: np.ndarray | None
+
+    def apply(self, ids: np.ndarray, turn: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """A row as the model sees it, and its targets: the ids that were chosen, −100 elsewhere.
+
+        The same for the same ids and turn.
+        """
+        rng = np.random.default_rng(turn)
+        candidates = np.flatnonzero(self.choosable[ids])
+        number = max(1, round(self.share * len(candidates)))
+        chosen = self._chosen(ids, candidates, number, rng)
+        seen, targets = ids.copy(), np.full(len(ids), NO_TARGET, dtype=ids.dtype)
+        targets[chosen] = ids[chosen]
+        drawn = rng.random(len(chosen))
+        seen[chosen[drawn < _MASKED]] = self.mask
+        other = chosen[(drawn >= _MASKED) & (drawn < _MASKED + _OTHER)]
+        seen[other] = rng.choice(np.flatnonzero(self.choosable), len(other))
+        return seen, targets
+
+    def _chosen(
+        self, ids: np.ndarray, candidates: np.ndarray, number: int, rng: np.random.Generator
+    ) -> np.ndarray:  # fmt: skip
+        if self.begins is None or len(candidates) == 0:
+            return rng.permutation(candidates)[:number]
+        # A piece belongs to the word before it unless it begins one, or something that is never chosen lies between.
+        begins = self.begins[ids[candidates]] | (np.diff(candidates, prepend=-2) > 1)
+        words = np.split(candidates, np.flatnonzero(begins)[1:] if begins[0] else np.flatnonzero(begins))
+        taken: list[np.ndarray] = []
+        for place in rng.permutation(len(words)):
+            if number <= 0:
+                break
+            taken.append(words[place])
+            number -= len(words[place])
+        return np.concatenate(taken)
+
+
+def masking_for(tokenizer: PreTrainedTokenizerBase, words: settings.Mask) -> Masking:
+    """How a tokenizer's rows are masked. Raises CheckpointError for a tokenizer without a mask token."""
+    if tokenizer.mask_token_id is None:
+        raise CheckpointError(
+            "the tokenizer has no mask token, so nothing can be masked; take an encoder that was trained with one, or "
+            "give it one and save it"
+        )
+    choosable = np.ones(len(tokenizer), dtype=bool)
+    choosable[[number for number in tokenizer.all_special_ids if number < len(choosable)]] = False
+    begins = None
+    if words.whole_words:
+        pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+        marked = any(piece.startswith(_WORD_MARKS) for piece in pieces)
+        first = [piece.startswith(_WORD_MARKS) if marked else not piece.startswith("##") for piece in pieces]
+        begins = np.array(first)
+    return Masking(words.share, tokenizer.mask_token_id, choosable, begins)

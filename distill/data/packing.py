@@ -1,0 +1,204 @@
+"""Packing: texts end to end, cut into blocks, for both kinds of language modelling.
+
+Texts are parted by the token that the tokenizer ends a text with (BERT's [SEP], RoBERTa's </s>; else its end-of-text
+token), and every block is framed as the tokenizer frames a text ([CLS] … [SEP]; <s> …; nothing). The ids of a large
+corpus lie in a mapped file of the system's temporary folder, never in a list.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from distill.data.encoding import Encoded, Rows, cut
+from distill.disk import machine_errors
+from distill.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_AT_ONCE = 1000
+_IN_MEMORY = 1 << 25  # tokens; more go to a file
+_LEAST = 8  # tokens of text in the last block of a split
+_LONGEST_PIECE = 65535
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text, and the token that parts texts (None where it has none)."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    between: int | None
+
+    @property
+    def tokens(self) -> int:
+        """How many of a block's tokens are no text."""
+        return len(self.before) + len(self.after)
+
+
+def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """A tokenizer's frame, read off what it makes of a letter. Raises CheckpointError without a fast tokenizer."""
+    if not tokenizer.is_fast:
+        raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
+    bare = cut(tokenizer, "a", add_special_tokens=False)["input_ids"]
+    whole = cut(tokenizer, "a")["input_ids"]
+    starts = [place for place in range(len(whole) - len(bare) + 1) if whole[place : place + len(bare)] == bare]
+    if not bare or not starts:
+        raise CheckpointError("the tokenizer makes other tokens of a text with its special tokens than without them")
+    before, after = tuple(whole[: starts[0]]), tuple(whole[starts[0] + len(bare) :])
+    return Frame(before, after, after[-1] if after else tokenizer.eos_token_id)
+
+
+def encode_texts(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, title: str, *, packed: bool, **more: Any
+) -> Encoded:
+    """A split's texts packed into blocks of `longest` tokens, or, not `packed`, each cut to as many.
+
+    `more` goes to Encoded. Raises DataError where a split makes less than a block.
+    """
+    frame = frame_of(tokenizer)
+    if longest <= frame.tokens:
+        raise DataError(f"data.max_length: {longest} tokens leave no room for text between {frame.tokens} special ones")
+    found = (_packed if packed else _each)(rows, tokenizer, longest, frame, title)
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # padding is masked, so any id will do
+    pad = next(number for number in pads if number is not None)
+    labels = np.zeros(len(found.offsets) - 1, dtype=np.int8)  # what is right is in the ids
+    typed = "token_type_ids" in tokenizer.model_input_names
+    return Encoded(
+        ids=found.ids, types=np.zeros_like(found.ids) if typed else None, offsets=found.offsets, labels=labels, pad=pad,
+        truncated=found.truncated, sizes=found.sizes, tokenizer=tokenizer, **more,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ids:
+    ids: np.ndarray
+    sizes: np.ndarray
+    offsets: np.ndarray
+    truncated: int = 0
+
+
+def _packed(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame: Frame, title: str) -> _Ids:
+    """Blocks. What is left in the end is a shorter one, or nothing where it is hardly any text."""
+    room, kept = longest - frame.tokens, _Growing()
+    head, tail = np.array(frame.before, dtype=np.int32), np.array(frame.after, dtype=np.int32)
+    ids, sizes = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint16)
+    between = np.array([] if frame.between is None else [frame.between], dtype=np.int32)
+    blocks = total = 0
+
+    def add(some: np.ndarray, of: np.ndarray) -> None:
+        """(blocks, tokens of text), framed."""
+        number = len(some)
+        kept.add(
+            np.concatenate([np.tile(head, (number, 1)), some, np.tile(tail, (number, 1))], axis=1),
+            np.pad(of, ((0, 0), (len(head), len(tail)))),
+        )
+
+    apart = np.zeros(len(between), dtype=np.uint16)
+    for found in _tokenised(rows, tokenizer, title):
+        ids = np.concatenate([ids, *(part for mine, _ in found for part in (mine, between))])
+        sizes = np.concatenate([sizes, *(part for _, of in found for part in (of, apart))])
+        number = len(ids) // room
+        if number:
+            add(ids[: number * room].reshape(number, room), sizes[: number * room].reshape(number, room))
+        ids, sizes, blocks, total = ids[number * room :], sizes[number * room :], blocks + number, total + number * room
+    lengths = [longest] * blocks
+    if len(ids) >= min(_LEAST, room):
+        add(ids[None], sizes[None])
+        lengths.append(len(ids) + frame.tokens)
+    if len(lengths) < 2 or blocks == 0:
+        many = "less than one block" if blocks == 0 else "one block alone"
+        raise DataError(
+            f"data: the texts of {title.split()[-1]} make {total + len(ids)} tokens, {many} of {room}; lower "
+            "data.max_length, set `packed: false`, or take more text"
+        )
+    return _Ids(*kept.arrays(), np.cumsum([0, *lengths]))
+
+
+def _each(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame: Frame, title: str) -> _Ids:
+    """A text a row, framed, and ended where the frame doesn't end it."""
+    kept, lengths, truncated = _Growing(), [0], 0
+    ends = frame.after or (() if frame.between is None else (frame.between,))
+    head, tail = np.array(frame.before, dtype=np.int32), np.array(ends, dtype=np.int32)
+    room = longest - len(head) - len(tail)
+    for found in _tokenised(rows, tokenizer, title):
+        for mine, of in found:
+            truncated += len(mine) > room
+            kept.add(np.concatenate([head, mine[:room], tail]), np.pad(of[:room], (len(head), len(tail))))
+            lengths.append(min(len(mine), room) + len(head) + len(tail))
+    return _Ids(*kept.arrays(), np.cumsum(lengths), truncated)
+
+
+def _tokenised(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, title: str
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """For some texts at a time the ids of each, and how many bytes of text each id stands for: those since the token
+    before it, blanks included.
+    """
+    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
+        texts = [row[0] for row in rows.texts[start : start + _AT_ONCE]]
+        found = cut(tokenizer, texts, add_special_tokens=False, verbose=False)
+        yield [
+            (np.array(row.ids, dtype=np.int32), _sizes(text, row.offsets))
+            for text, row in zip(texts, found.encodings, strict=True)
+        ]
+
+
+def _sizes(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
+    """Bytes by token. A character that several tokens share counts with the last of them."""
+    ends = np.array([end for _, end in offsets], dtype=np.int64)
+    if len(ends) == 0:
+        return np.zeros(0, dtype=np.uint16)
+    if not text.isascii():
+        lengths = np.array([len(character.encode("utf-8", "surrogatepass")) for character in text])
+        ends = np.cumsum([0, *lengths])[ends]
+    reached = np.maximum.accumulate(ends)
+    return np.minimum(np.diff(reached, prepend=0), _LONGEST_PIECE).astype(np.uint16)
+
+
+class _Growing:
+    """Ids and sizes that grow: in memory, and beyond `_IN_MEMORY` in files without a name, which go with the arrays."""
+
+    def __init__(self) -> None:
+        self.ids: list[np.ndarray] = []
+        self.sizes: list[np.ndarray] = []
+        self.waiting = 0
+        self.files: tuple[IO[bytes], IO[bytes]] | None = None
+
+    def add(self, ids: np.ndarray, sizes: np.ndarray) -> None:
+        """More of both."""
+        self.ids.append(ids.ravel().astype(np.int32))
+        self.sizes.append(sizes.ravel().astype(np.uint16))
+        self.waiting += ids.size
+        if self.waiting > _IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> None:
+        with machine_errors(f"keeping a corpus's tokens in {tempfile.gettempdir()} (TMPDIR chooses another folder)"):
+            if self.files is None:
+                self.files = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115
+            for file, parts in zip(self.files, (self.ids, self.sizes), strict=True):
+                np.concatenate(parts).tofile(file)
+                file.flush()
+        self.ids, self.sizes, self.waiting = [], [], 0
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both, whole."""
+        if self.files is None:
+            return (
+                np.concatenate(self.ids) if self.ids else np.zeros(0, dtype=np.int32),
+                np.concatenate(self.sizes) if self.sizes else np.zeros(0, dtype=np.uint16),
+            )
+        if self.waiting:
+            self._spill()
+        kinds = (np.int32, np.uint16)
+        found = [np.memmap(file, dtype=kind, mode="r") for file, kind in zip(self.files, kinds, strict=True)]
+        for file in self.files:  # the maps hold what is in them
+            file.close()
+        return found[0], found[1]

@@ -1,0 +1,147 @@
+"""Masked and causal language modelling: how well a model foretells the tokens of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from distill.tasks.task import Array, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.data import Batch, Encoded
+    from distill.engines import Engine
+
+NO_TARGET = -100  # as in distill.data.batching
+_LOGITS = 1 << 26  # numbers that an engine answers with at once: 256 MB
+_PLACES = 512  # whose logits are worked on at once
+SUMS = 4  # nats, tokens, bytes, right
+
+
+@dataclass(frozen=True)
+class LanguageModelling(Task):
+    """Tokens foretold at the places that have a target.
+
+    Answers are (rows, 4 + places): the row's nats (the sum of negative log likelihoods), the number of its tokens that
+    are foretold, their bytes of text, how many of them are the likeliest, and then the likeliest token at each place,
+    filled up with NaN. Predictions are the first four. Scores are ratios of sums over rows.
+    """
+
+    head_labels: ClassVar[bool] = False
+    by_token: ClassVar[bool] = True
+    ahead: ClassVar[int] = 0  # how many tokens after its own a place foretells
+
+    def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The logits of the places that have a target, (places, vocabulary)."""
+        right = batch["labels"][:, self.ahead :]
+        return logits[:, : right.shape[1]][right != NO_TARGET]
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """(places,) token ids."""
+        right = batch["labels"][:, self.ahead :]
+        return right[right != NO_TARGET]
+
+    def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
+        """An answer a row; a batch whose logits would take too much memory is asked in parts."""
+        tokens = batch["input_ids"].shape[1]
+        size = tokens * (len(encoded.tokenizer) if encoded.tokenizer is not None else 1)
+        parts = _parts(batch, max(1, _LOGITS // size))
+        return self.joined([self.reduce(engine.answer(part), part) for part in parts])
+
+    def reduce(self, logits: Array, batch: Batch) -> Array:
+        """(batch, tokens, vocabulary) logits to answers. Without `sizes` in the batch no bytes are counted."""
+        right = batch["labels"][:, self.ahead :]
+        there = right != NO_TARGET
+        rows, places = np.nonzero(there)
+        nats, likeliest = _foretold(logits, rows, places, right[there])
+        sizes = batch["sizes"][:, self.ahead :][there] if "sizes" in batch else np.zeros(len(rows))
+        answers = np.full((len(right), SUMS + right.shape[1]), np.nan)
+        for column, values in enumerate((nats, np.ones(len(rows)), sizes, likeliest == right[there])):
+            answers[:, column] = np.bincount(rows, values, minlength=len(right))
+        answers[rows, SUMS + places] = likeliest
+        return answers
+
+    def joined(self, parts: list[Array]) -> Array:
+        """Rows of several batches, filled up to the longest."""
+        width = max(part.shape[1] for part in parts)
+        grown = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
+        return np.concatenate(grown)
+
+    def predictions(self, answers: Array, threshold: float = 0.5) -> Array:
+        """(n, 4): nats, tokens, bytes, right."""
+        return answers[:, :SUMS]
+
+    def moved(self, found: Array, expected: Array) -> float:
+        """The mean square between a row's nats by token."""
+        return float(np.square(_by_token(found) - _by_token(expected)).mean())
+
+    def apart(self, found: Array, expected: Array) -> float:
+        """The largest difference between a row's nats by token."""
+        return float(np.abs(_by_token(found) - _by_token(expected)).max())
+
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+        """The share of places with the same likeliest token."""
+        width = min(found.shape[1], expected.shape[1])
+        one, other = found[:, SUMS:width], expected[:, SUMS:width]
+        there = np.isfinite(one) & np.isfinite(other)
+        return float((one[there] == other[there]).mean()) if there.any() else 1.0
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling(LanguageModelling):
+    """Masked tokens are found again. Perplexities are over them alone, each by all the rest of its row."""
+
+    name: ClassVar[str] = "masked-language-modelling"
+    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    head: ClassVar[str] = "ForMaskedLM"
+
+    def refuse_loss(self, asked: str) -> str | None:
+        """Of most imitated tokens nothing is asked, so none is the true class."""
+        if asked == "decoupled_kl":
+            return "it parts the true class from the others, but most tokens are not masked; take kl"
+        return super().refuse_loss(asked)
+
+    def imitated(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The logits of every real token, masked or not, as DistilBERT's code has it (restrict_ce_to_mask: false)."""
+        return logits[batch["attention_mask"].bool()]
+
+
+@dataclass(frozen=True)
+class CausalLanguageModelling(LanguageModelling):
+    """Each token is foretold by those before it in its row."""
+
+    name: ClassVar[str] = "causal-language-modelling"
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    head: ClassVar[str] = "ForCausalLM"
+    ahead: ClassVar[int] = 1
+
+    @classmethod
+    def serves(cls, architecture: str) -> bool:
+        """Also GPT-2's older name."""
+        return architecture.endswith((cls.head, "LMHeadModel"))
+
+
+def _parts(batch: Batch, rows: int) -> Iterator[Batch]:
+    for start in range(0, len(batch["input_ids"]), rows):
+        yield {name: values[start : start + rows] for name, values in batch.items()}
+
+
+def _foretold(logits: Array, rows: Array, places: Array, right: Array) -> tuple[Array, Array]:
+    """At each place the negative log likelihood of what is right, and the likeliest token; worked out in portions."""
+    nats, likeliest = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), _PLACES):
+        some = slice(start, start + _PLACES)
+        found = logits[rows[some], places[some]].astype(np.float32)
+        most = found.max(-1, keepdims=True)
+        sums = np.log(np.exp(found - most).sum(-1, dtype=np.float64)) + most[:, 0]
+        nats[some] = sums - found[np.arange(len(found)), right[some]]
+        likeliest[some] = found.argmax(-1)
+    return nats, likeliest
+
+
+def _by_token(answers: Array) -> Array:
+    return answers[:, 0] / np.maximum(1, answers[:, 1])
