@@ -58,7 +58,11 @@ class Checkpoint:
 
     def encode(self, data: Splits, split: str) -> Encoded:
         """A split in this checkpoint's own tokens, cut to the positions that it has."""
-        return data.encode(split, self.tokenizer, anatomy.size(self.model.config.to_dict(), "positions"))
+        from distill.data.decoders import Decoder
+
+        config = self.model.config.to_dict()
+        decoder = Decoder.of(config) if data.task.generates else None
+        return data.encode(split, self.tokenizer, anatomy.size(config, "positions"), decoder)
 
     def copy(self) -> Checkpoint:
         """The same weights in memory of their own."""
@@ -252,7 +256,7 @@ def same_tokenizer(one: Path, other: Path) -> bool:
 
 def engine_files(folder: Path, weights: str) -> list[Path]:
     """The files that one engine needs to answer: its weights (with external data), the config, the tokenizer."""
-    needed = [*_weight_files(folder, weights), folder / "config.json"]
+    needed = [*_weight_files(folder, weights), folder / "config.json", folder / "generation_config.json"]
     needed += [folder / _SHAPE] if weights.endswith(".safetensors") else []
     tokenizer = [folder / name for name in _TOKENIZER_FILES]
     if not tokenizer[0].is_file():  # transformers makes one of these

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +18,19 @@ from torch import Tensor, nn
 
 from distill import anatomy
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits
+from distill.data import NO_TARGET, Encoded, Rows, Splits, TokenBatches, collate
 from distill.disk import machine_errors
-from distill.engines import Torch, answer_all
-from distill.errors import CheckpointError
+from distill.engines import Engine, Torch, answer_all
+from distill.errors import CheckpointError, DataError
 from distill.losses import LOSSES, in_portions, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import Task
-from distill.teacher import Keep, answering
+from distill.teacher import Keep, answering, fingerprint
 from distill.training import Objective, Watch, choose_dtype, fit
+
+log = logging.getLogger(__name__)
+_HELD, _HELD_TOKENS = 64, 8192
 
 
 def finetune(
@@ -65,6 +71,8 @@ def distill(
     asked = words.imitate.hidden_states
     if words.imitate.logits is not None:
         data.task.require_loss(words.imitate.logits.loss)
+    if words.targets == "teacher":
+        data = taught(data, teacher, choose_dtype(words.dtype), keep)
     pairs = require_fit(student, teacher, words, data)
     if data.task.head_labels and teacher.model.config.num_labels != len(data.task.labels):
         raise CheckpointError(
@@ -141,7 +149,7 @@ class Lesson(Objective):
         if "logits" in self.weights:
             terms["logits"] = self._logits(found.logits, signals.logits, batch)
         if "hidden_states" in self.weights:
-            terms["hidden_states"] = self._hidden(found, signals, batch["attention_mask"])
+            terms["hidden_states"] = self._hidden(found, signals, batch)
         if "labels" in self.weights:
             terms["labels"] = to_targets(self.task, found.logits, batch)
         return sum(self.weights[name] * value for name, value in terms.items()), terms
@@ -159,11 +167,13 @@ class Lesson(Objective):
             return LOSSES[name](student, teacher, self.temperature, labels=self.task.targets(batch), **words)
         return in_portions(partial(LOSSES[name], temperature=self.temperature, **words), student, teacher)
 
-    def _hidden(self, student: Signals, teacher: Signals, mask: Tensor) -> Tensor:
-        """The mean over the pairs of layers, on real tokens."""
-        loss = LOSSES[self.asked["hidden_states"].loss]
+    def _hidden(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> Tensor:
+        """The mean over the pairs of layers, on real tokens: of the text that is read, or of the one to write."""
+        loss, config = LOSSES[self.asked["hidden_states"].loss], self.student.config.to_dict()
         losses = []
         for mine, theirs in self.pairs:
+            written = anatomy.is_written(config, mine)
+            mask = batch["labels"] != NO_TARGET if written else batch["attention_mask"]
             states = student.hidden_states[mine]
             if str(mine) in self.projections:
                 states = self.projections[str(mine)](states)
@@ -211,21 +221,21 @@ def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Spl
 def layer_pairs(
     asked: settings.HiddenStatesTerm, student: dict[str, object], teacher: dict[str, object]
 ) -> list[tuple[int, int]]:
-    """Which student layer follows which teacher layer, from the two configs. Raises CheckpointError."""
+    """Which of a student's hidden states follows which of its teacher's, from the configs. Raises CheckpointError."""
     for config in (student, teacher):
         if reason := anatomy.refuse(config, "hidden_states"):
             raise CheckpointError(f"imitate.hidden_states: {reason}")
-    counts = [anatomy.size(config, "layers") for config in (student, teacher)]
-    if None in counts:
-        unknown = student if counts[0] is None else teacher
-        raise CheckpointError(
-            f"imitate.hidden_states: the config of a {unknown.get('model_type')} names no number of layers"
-        )
-    return anatomy.layer_map(asked.layers, *counts)
+    return anatomy.state_pairs(asked.layers, asked.side, student, teacher)
 
 
 def _same_ids(one: Encoded, other: Encoded) -> bool:
-    return one is other or (one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all()))
+    if one is other:
+        return True
+    same = [one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())]
+    if one.decoder_start is not None and other.decoder_start is not None:
+        mine, theirs = one.targets.values, other.targets.values
+        same += [one.decoder_start == other.decoder_start, mine.shape == theirs.shape and bool((mine == theirs).all())]
+    return all(same)
 
 
 def _same_tokens(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:
@@ -250,17 +260,53 @@ def _train(
     engine = Torch(model, choose_dtype(words.dtype))
 
     def validate() -> float:
+        if task.generates:
+            return token_loss(engine, held, task)
         answers = answer_all(engine, held, task)
         return task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
 
     fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, lower=task.lower, seed=data.seed, watch=watch,
+        answer=source.signals if source else None, lower=task.lower or task.generates, seed=data.seed, watch=watch,
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     set_threshold(checkpoint, data)
+    task.settle(model)
     return checkpoint
+
+
+def token_loss(engine: Engine, encoded: Encoded, task: Task) -> float:
+    """The mean loss, in nats, of a split's tokens to write, each behind the right ones: what chooses an epoch where
+    writing the texts themselves would take too long.
+    """
+    summed = np.zeros(2)
+    for rows in TokenBatches(encoded.work, _HELD, _HELD_TOKENS):
+        batch = collate(encoded, rows)
+        summed += task.reduce(engine.answer(batch), batch).sum(0)
+    return float(summed[0] / summed[1])
+
+
+def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | None = None) -> Splits:
+    """The data with the texts that a teacher writes for its training split in place of its own (Kim and Rush 2016).
+
+    Validation and test stay as they are. `keep` keeps the texts for the next training. Raises DataError for a task
+    whose answers are no texts.
+    """
+    task = data.task
+    if not task.generates:
+        raise DataError(f"distill.targets: {task.name} writes no texts that a student could learn from")
+    encoded = teacher.encode(data, "train")
+
+    def write() -> np.ndarray:
+        texts = answer_all(Torch(teacher.model, dtype), encoded, task, title="the teacher writes")
+        return np.frombuffer(json.dumps(texts.tolist()).encode(), dtype=np.uint8)
+
+    facts = {"texts": fingerprint(encoded), "dtype": str(dtype), "written": task.words.model_dump(mode="json")}
+    texts = json.loads((keep(facts, write) if keep else write()).tobytes())
+    same = sum(mine == theirs for mine, theirs in zip(texts, data.train.labels, strict=True))
+    log.info("the teacher's texts stand for the data's: %s", f"{same} of {len(texts)} are the same")
+    return replace(data, train=Rows(data.train.texts, texts), _encoded={})
 
 
 def set_threshold(checkpoint: Checkpoint, data: Splits) -> None:

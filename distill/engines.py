@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from distill.data.batching import Batch, TokenBatches, collate
 from distill.data.encoding import Encoded
 from distill.errors import MachineError
+from distill.recipe.settings import Generation
 from distill.tasks import Task
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ GRAPHS = {  # the smaller one first
 ROUNDED = ("onnx-int4", "onnx-int8")  # the formats whose weights and activations have few bits
 
 
+_READ = ("input_ids", "attention_mask", "token_type_ids")  # what of a batch is there before anything is written
+
+
 class Engine(Protocol):
     """What answers."""
 
@@ -37,6 +41,10 @@ class Engine(Protocol):
 
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
+        ...
+
+    def generate(self, batch: Batch, words: Generation, *, forced: int | None = None) -> list[list[int]]:
+        """The tokens written for each row: see Torch."""
         ...
 
 
@@ -61,6 +69,41 @@ class Torch:
         low = self.dtype not in (None, torch.float32)
         with torch.inference_mode(), torch.autocast(device.type, self.dtype if low else None, enabled=low):
             return read(self.model, tensors(batch, device)).logits.float().numpy(force=True)
+
+    def generate(self, batch: Batch, words: Generation, *, forced: int | None = None) -> list[list[int]]:
+        """The tokens that are written for each row, the end token among them; no padding and no start token.
+
+        `forced` writes exactly so many of them, so that times can be compared. What the checkpoint's own generation
+        settings say counts only for its special tokens.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        from distill.signals import inputs_for, tensors
+
+        model, many = self.model, words.beams > 1
+        given = inputs_for(model, tensors({name: batch[name] for name in _READ if name in batch}, model.device))
+        plain = {"do_sample": False, "min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
+        how = GenerationConfig(
+            **plain,
+            max_new_tokens=forced or words.max_new_tokens,
+            min_new_tokens=forced or 0,
+            num_beams=words.beams,
+            length_penalty=words.length_penalty if many else None,
+            early_stopping=words.early_stopping if many else None,
+        )
+        low = self.dtype not in (None, torch.float32)
+        with torch.inference_mode(), torch.autocast(model.device.type, self.dtype if low else None, enabled=low):
+            found = model.generate(**given, generation_config=how).numpy(force=True)
+        start = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
+        return [_ended(row[start:].tolist(), model.generation_config.eos_token_id) for row in found]
+
+
+def _ended(ids: list[int], ends: int | list[int] | None) -> list[int]:
+    """A row up to its end token; what is behind it is padding."""
+    known = set(ends) if isinstance(ends, list) else {ends}
+    place = next((place for place, token in enumerate(ids) if token in known), len(ids))
+    return ids[: place + 1]
 
 
 class OnnxRuntime:

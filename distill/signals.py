@@ -17,8 +17,8 @@ from distill.data import Batch
 @dataclass
 class Signals:
     """`logits` (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) where a span's start and end are asked
-    for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, each
-    (batch, tokens, width).
+    for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, an encoder-decoder's behind its
+    encoder's, each (batch, tokens, width).
     """
 
     logits: Tensor
@@ -42,7 +42,15 @@ def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def read(model: Any, batch: dict[str, Tensor], layers: Sequence[int] = ()) -> Signals:
     """Runs a model on a batch and keeps what was asked for."""
     output = model(**inputs_for(model, batch), output_hidden_states=bool(layers))
-    return Signals(logits_of(output), {layer: output.hidden_states[layer] for layer in layers})
+    states = states_of(output) if layers else ()
+    return Signals(logits_of(output), {layer: states[layer] for layer in layers})
+
+
+def states_of(output: Any) -> tuple[Tensor, ...]:
+    """All hidden states that a model gave: of an encoder-decoder its encoder's first, then its decoder's."""
+    if "decoder_hidden_states" in output:
+        return (*output.encoder_hidden_states, *output.decoder_hidden_states)
+    return output.hidden_states
 
 
 def logits_of(output: Any) -> Tensor:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from distill import anatomy, card, checkpoint, gguf
 from distill.checkpoint import Checkpoint
-from distill.data import NO_TARGET, Encoded, TokenBatches, collate
+from distill.data import NO_TARGET, Encoded, Ragged, TokenBatches, collate
 from distill.errors import MachineError
 from distill.recipe import settings
 from distill.signals import Signals, read, tensors
@@ -90,19 +90,30 @@ class Saved:
             self.logits = np.lib.format.open_memmap(scratch / "logits.npy", "w+", dtype=np.float32, shape=total)
         else:
             self.logits = np.zeros((len(encoded), *shape), dtype=np.float32)
-        total = (int(encoded.offsets[-1]), live.model.config.hidden_size) if live.layers else (0, 0)
+        config = live.model.config.to_dict()
+        self.of_written = {layer: anatomy.is_written(config, layer) for layer in live.layers}
         self.hidden = {
-            layer: np.lib.format.open_memmap(scratch / f"hidden-{layer}.npy", "w+", dtype=np.int16, shape=total)
+            layer: np.lib.format.open_memmap(
+                scratch / f"hidden-{layer}.npy", "w+", dtype=np.int16,
+                shape=(int(self._text(layer).offsets[-1]), live.model.config.hidden_size),
+            )
             for layer in live.layers
-        }
+        }  # fmt: skip
         if keep is None or live.layers or self.by_token:
             self._fill(live, encoded)
         else:
-            facts = {"texts": _hash(encoded), "dtype": str(live.dtype)}
+            facts = {"texts": fingerprint(encoded), "dtype": str(live.dtype)}
             self.logits = keep(facts, lambda: self._fill(live, encoded))
 
+    def _text(self, layer: int) -> Ragged:
+        """The tokens that a hidden state has a vector for: of the text that is read, or of the one to write."""
+        return self.written if self.of_written[layer] else self.tokens
+
+    def _real(self, layer: int, batch: dict[str, Tensor]) -> Tensor:
+        return _written(batch) if self.of_written[layer] else batch["attention_mask"].bool()
+
     def _fill(self, live: Live, encoded: Encoded) -> np.ndarray:
-        batches = TokenBatches(encoded.lengths, batch_size=256, batch_tokens=_PASS_TOKENS)
+        batches = TokenBatches(encoded.work, batch_size=256, batch_tokens=_PASS_TOKENS)
         with tqdm(total=len(encoded), desc="teacher's signals", unit="text") as bar:
             for rows in batches:
                 batch = tensors(collate(encoded, rows), live.model.device)
@@ -112,8 +123,8 @@ class Saved:
                     self.logits[self.written.places(rows)] = logits[_written(batch)].numpy(force=True)
                 else:
                     self.logits[rows] = logits.numpy(force=True)
-                real, places = batch["attention_mask"].bool(), self.tokens.places(rows)
                 for layer, states in found.hidden_states.items():
+                    real, places = self._real(layer, batch), self._text(layer).places(rows)
                     self.hidden[layer][places] = states[real].bfloat16().view(torch.int16).numpy(force=True)
                 bar.update(len(rows))
         return self.logits
@@ -121,11 +132,10 @@ class Saved:
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The saved signals of a batch's rows; padding is zero."""
         rows = batch["rows"].tolist()
-        device, real, places = batch["input_ids"].device, batch["attention_mask"].bool(), self.tokens.places(rows)
-        states = {
-            layer: _laid_out(torch.from_numpy(self.hidden[layer][places]).view(torch.bfloat16).to(device), real)
-            for layer in self.layers
-        }
+        device, states = batch["input_ids"].device, {}
+        for layer in self.layers:
+            kept = torch.from_numpy(self.hidden[layer][self._text(layer).places(rows)]).view(torch.bfloat16)
+            states[layer] = _laid_out(kept.to(device), self._real(layer, batch))
         if self.by_token:
             kept = torch.from_numpy(self.logits[self.written.places(rows)]).to(device)
             return Signals(_laid_out(kept, _written(batch)), states)
@@ -151,8 +161,8 @@ def _shape_of_logits(live: Live, encoded: Encoded) -> tuple[int, ...]:
     return (0, found.shape[-1]) if found.ndim == 3 else tuple(found.shape[1:])
 
 
-def _hash(encoded: Encoded) -> str:
-    """Of every token of a split, and of what it was cut into."""
+def fingerprint(encoded: Encoded) -> str:
+    """SHA-256 of every token of a split that is read, and of what it was cut into."""
     found = hashlib.sha256()
     for array in (encoded.ids, encoded.offsets, encoded.types):
         found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
@@ -175,9 +185,11 @@ def answering(
         log.info("the teacher runs in every step: texts are masked anew in each epoch")
         return source
     width = anatomy.size(teacher.model.config.to_dict(), "hidden_size") or teacher.model.config.hidden_size
-    needed, what = int(encoded.offsets[-1]) * width * 2 * len(layers), "hidden states"
+    written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
+    config = teacher.model.config.to_dict()
+    texts = [written if anatomy.is_written(config, layer) else encoded.tokens for layer in layers]
+    needed, what = sum(int(text.offsets[-1]) for text in texts) * width * 2, "hidden states"
     if by_token:
-        written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
         needed += int(written.offsets[-1]) * _shape_of_logits(source, encoded)[-1] * 4
         what = "logits and hidden states" if layers else "logits"
     if needed and live and epochs <= 1:

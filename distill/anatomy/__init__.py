@@ -19,6 +19,7 @@ from distill.anatomy.sizes import (
     table_width,
     with_layers,
 )
+from distill.anatomy.states import is_written, state_pairs
 
 __all__ = [
     "FAMILIES",
@@ -35,11 +36,13 @@ __all__ = [
     "family_of",
     "head_width",
     "heads_a_group",
+    "is_written",
     "kept_layers",
     "largest_rank",
     "layer_map",
     "refuse",
     "size",
+    "state_pairs",
     "table_width",
     "with_layers",
 ]

@@ -160,7 +160,6 @@ _CROSS_ATTENTION = Attention(
     output="encoder_attn.out_proj",
     counts={"encoder_attn.num_heads": "heads", "encoder_attn.embed_dim": "width"},
 )
-_STATES = "which side of an encoder-decoder its hidden states are of can't be said yet; imitate logits alone"
 _BART = Family(
     "bart",
     "encoder-decoder",
@@ -177,7 +176,7 @@ _BART = Family(
         ),
     ),
     {"hidden_size": "d_model", "positions": "max_position_embeddings"},
-    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
+    refuses={"embeddings": _TWO_SIDES},
 )
 _MARIAN = replace(
     _BART,
@@ -185,7 +184,6 @@ _MARIAN = replace(
     learned_positions=False,
     refuses={
         "embeddings": _TWO_SIDES,
-        "hidden_states": _STATES,
         "hidden": "Marian computes position embeddings from the hidden size, so which of its dimensions stay can't be "
         "chosen",
     },
@@ -230,7 +228,7 @@ _T5 = Family(
     {"hidden_size": "d_model", "heads": "num_heads", "head_width": "d_kv", "neurons": "d_ff"},
     absent={"num_decoder_layers": ("num_layers", 1)},
     learned_positions=False,
-    refuses={"embeddings": _TWO_SIDES, "hidden_states": _STATES},
+    refuses={"embeddings": _TWO_SIDES},
 )
 
 FAMILIES: dict[str, Family] = {

@@ -84,8 +84,9 @@ class Encoded:
 
     `labels` has an entry a row, and is what predictions are held against. Where an answer has a right class for each
     token, `targets` holds them: alongside the ids, or, with a `decoder_start`, as the text that a decoder is to write.
-    `about` is what else a task needs of each row to read an answer, and `tokenizer` what wrote the ids. Of language
-    modelling `sizes` tells the bytes of text that each id stands for, and `masking` how rows are masked in a batch.
+    `truncated` and `cut_targets` count what was longer than it may be. `about` is what else a task needs of each row to
+    read an answer, and `tokenizer` what wrote the ids. Of language modelling `sizes` tells the bytes of text that each
+    id stands for, and `masking` how rows are masked in a batch.
     """
 
     ids: np.ndarray
@@ -96,6 +97,7 @@ class Encoded:
     truncated: int
     targets: Ragged | None = None
     decoder_start: int | None = None
+    cut_targets: int = 0
     about: Sequence[Any] | None = None
     sizes: np.ndarray | None = None
     masking: Masking | None = field(default=None, repr=False, compare=False)
@@ -108,6 +110,11 @@ class Encoded:
     def lengths(self) -> np.ndarray:
         """Tokens in each row, special ones included."""
         return np.diff(self.offsets)
+
+    @property
+    def work(self) -> np.ndarray:
+        """Tokens of each row that a model works through: those that it reads, and those that it writes."""
+        return self.lengths + self.targets.lengths if self.decoder_start is not None else self.lengths
 
     @property
     def tokens(self) -> Ragged:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.data import overlap, sources, splitting
+from distill.data.decoders import Decoder
 from distill.data.encoding import Encoded, Rows
 from distill.data.readers import LANGUAGE, READERS, Reader
 from distill.errors import DataError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAMES = ("train", "validation", "test")
+_TRAINED_ON = {"packed", "mask", "target_length", "prefix"}  # words that change what a model learns from the same texts
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,51 @@ class Splits:
     words: settings.Data
     seed: int = 0
     notes: list[str] = field(default_factory=list)
-    _encoded: dict[tuple[str, str, int], Encoded] = field(default_factory=dict, repr=False, compare=False)
+    _encoded: dict[tuple[str, str, int, Decoder | None], Encoded] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def max_length(self) -> int | None:
         """Tokens that a text is cut to; None where only the model limits it."""
         return self.words.max_length
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> Encoded:
-        """A split's token ids for a tokenizer, made once; cut to `max_length` or to the positions a model has."""
+    def encode(
+        self,
+        split: str,
+        tokenizer: PreTrainedTokenizerBase,
+        positions: int | None = None,
+        decoder: Decoder | None = None,
+    ) -> Encoded:
+        """A split's token ids for a tokenizer, made once; cut to `max_length` or to the positions a model has.
+
+        `decoder` is what an encoder-decoder's config says of the texts that it writes. Raises CheckpointError.
+        """
         limits = (self.max_length, positions, tokenizer.model_max_length)
         longest = min(limit for limit in limits if limit is not None)
-        key = (split, _way_of_cutting(tokenizer), longest)
+        key = (split, _way_of_cutting(tokenizer), longest, decoder)
         if key not in self._encoded:
-            rows, reader = getattr(self, split), READERS[self.task.name]
-            self._encoded[key] = reader.encode(rows, tokenizer, longest, self.words, f"tokenise {split}")
-            if found := self._encoded[key].truncated:
-                log.info("%d of %d %s texts are cut to %d tokens", found, len(getattr(self, split)), split, longest)
+            rows, reader, words = getattr(self, split), READERS[self.task.name], self.words
+            if decoder is not None and words.target_length is not None and positions is not None:
+                words = words.model_copy(update={"target_length": min(words.target_length, positions)})
+            found = reader.encode(rows, tokenizer, longest, words, f"tokenise {split}")
+            self._encoded[key] = found if found.targets is None or decoder is None else decoder.begin(found)
+            self._tell(split, found, longest, words.target_length or longest)
         return self._encoded[key]
+
+    def _tell(self, split: str, found: Encoded, longest: int, target: int) -> None:
+        if found.truncated:
+            log.info("%d of %d %s texts are cut to %d tokens", found.truncated, len(found), split, longest)
+        if found.cut_targets:
+            told = (found.cut_targets, len(found), split, target)
+            log.info("%d of %d %s texts to write are cut to %d tokens (data.target_length)", *told)
 
     @property
     def truncated(self) -> dict[str, int]:
         """Rows that were cut, by split, of what has been tokenised so far."""
-        return {split: encoded.truncated for (split, *_), encoded in self._encoded.items()}
+        read = {split: encoded.truncated for (split, *_), encoded in self._encoded.items()}
+        written = {f"{split}, to write": e.cut_targets for (split, *_), e in self._encoded.items() if e.cut_targets}
+        return read | written
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,7 +106,8 @@ class Splits:
             "problem": self.task.problem,
             "metric": self.task.metric,
             "seed": self.seed,
-            **self.words.model_dump(mode="json", exclude_none=True, include={"packed", "mask"}),
+            **self.words.model_dump(mode="json", exclude_none=True, include=_TRAINED_ON),
+            **({"generation": self.task.words.model_dump(mode="json")} if self.task.generates else {}),
         }
 
     def _hash(self, names: Sequence[str]) -> str:
@@ -111,13 +136,15 @@ def load(
     task: str = "text-classification",
     names: Sequence[str] | None = None,
     metric: str | None = None,
+    generation: settings.Generation | None = None,
     seed: int = 0,
     beside: Path | None = None,
 ) -> Splits:
     """Reads, labels and splits a data set.
 
     `task` is its name in TASKS; `names` are a checkpoint's own label names, which the labels follow when they fit;
-    `beside` is the folder that relative paths start from. Raises DataError.
+    `generation` says how texts are written, to tasks that write some; `beside` is the folder that relative paths start
+    from. Raises DataError.
     """
     raw = {"train": sources.read(data.source, beside)}
     for name in ("validation", "test"):
@@ -133,6 +160,7 @@ def load(
             if getattr(data, word) is not None:
                 raise DataError(f"data.{word}: a word of language modelling, not of {task}; leave it out")
     splits, resolved = reader.read(raw, data, names, metric)
+    resolved = resolved.writing(generation)
     if data.limit is not None:
         splits = {name: _sample(rows, reader.kinds(rows, resolved), data.limit, seed) for name, rows in splits.items()}
     splits, notes = _keep_apart(splits, data, reader, resolved, seed)

@@ -73,7 +73,7 @@ def measure_quality(
         metric=task.metric,
         score=score,
         scores=task.scores(predictions, encoded.labels),
-        interval=_interval(predictions, encoded.labels, task.score, seed),
+        interval=_interval(len(encoded), task.tally(predictions, encoded.labels), seed),
         n=len(encoded),
         by_class=task.by_class(predictions, encoded.labels),
         predictions=predictions,
@@ -105,14 +105,9 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return {"expected_error": float(error), "bins": bins}
 
 
-def _interval(
-    predictions: np.ndarray, labels: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float], seed: int
-) -> tuple[float, float]:
-    def resampled(rows: np.ndarray) -> float:
-        return score(predictions[rows], labels[rows])
-
+def _interval(rows: int, tally: Callable[[np.ndarray], float], seed: int) -> tuple[float, float]:
     found = stats.bootstrap(
-        (np.arange(len(labels)),), resampled, n_resamples=_RESAMPLES, vectorized=False, method="percentile",
+        (np.arange(rows),), tally, n_resamples=_RESAMPLES, vectorized=False, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
@@ -128,12 +123,13 @@ def paired_p_value(one: np.ndarray, other: np.ndarray, labels: np.ndarray, task:
     )  # swapping equal answers changes nothing
     if len(apart) < 2:  # both ways to swap a single one are as far apart
         return 1.0
-    both, n = np.concatenate([one[apart], other[apart]]), len(apart)
+    tally, n = task.tally(np.concatenate([one, other]), np.concatenate([labels, labels])), len(apart)
+    places = np.concatenate([apart, apart + len(labels)])
 
     def score(rows: np.ndarray) -> float:
-        swapped = one.copy()
-        swapped[apart] = both[rows]
-        return task.score(swapped, labels)
+        swapped = np.arange(len(labels))
+        swapped[apart] = places[rows]
+        return tally(swapped)
 
     def difference(rows: np.ndarray, others: np.ndarray) -> float:
         return score(rows) - score(others)

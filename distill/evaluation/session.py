@@ -16,6 +16,7 @@ from distill import anatomy, tasks
 from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
+from distill.data.decoders import Decoder
 from distill.engines import GRAPHS, Engine, OnnxRuntime, Torch
 from distill.errors import CheckpointError
 from distill.evaluation.ledger import Ledger, Row
@@ -50,8 +51,9 @@ class Subject:
 
     def encoded(self, data: Splits, split: str = "test") -> Encoded:
         """A split in this checkpoint's own tokens."""
-        positions = anatomy.size(checkpoints.read_config(self.folder), "positions")
-        return data.encode(split, self.tokenizer, positions)
+        config = checkpoints.read_config(self.folder)
+        decoder = Decoder.of(config) if data.task.generates else None
+        return data.encode(split, self.tokenizer, anatomy.size(config, "positions"), decoder)
 
     @property
     def threshold(self) -> float:

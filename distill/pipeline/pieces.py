@@ -113,7 +113,9 @@ class Bench:
         facts = self.facts("student", teacher=teacher_bytes, settings=words, checkpoint=own_bytes)
 
         def make(files: Path, _: Path) -> dict[str, Any]:
-            pupil().save(files)
+            made = pupil()
+            self.plan.data.task.settle(made.model)
+            made.save(files)
             return _where()
 
         return self.store.piece("student", facts, make, link)

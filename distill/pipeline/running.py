@@ -211,6 +211,7 @@ def _ready_teacher(going: _Run, teacher: Checkpoint) -> tuple[Checkpoint, str]:
     plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
     if words is None:
         distillation.set_threshold(teacher, plan.data)
+        plan.data.task.settle(teacher.model)
     else:
         start = {"bytes": checkpoints.fingerprint(folder), "new_head": plan.new_head}
         folder = going.folder / "teacher"

@@ -116,8 +116,9 @@ def read_data(plan: Plan, fetch: bool) -> None:
     try:
         names = _head_names(plan)
         plan.data = load(
-            recipe.data, task=recipe.task, names=names, metric=recipe.metric, seed=recipe.seed, beside=plan.beside
-        )
+            recipe.data, task=recipe.task, names=names, metric=recipe.metric, generation=recipe.generation,
+            seed=recipe.seed, beside=plan.beside,
+        )  # fmt: skip
     except DistillError as error:
         plan.problems.append(str(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill import checkpoint
+from distill import anatomy, checkpoint
 from distill.errors import CheckpointError
 from distill.tasks import TASKS
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def check_head(plan: Plan) -> None:
     """A teacher that isn't fine-tuned needs a head that fits the data; one that is gets a new head where it doesn't."""
     config, choice = plan.teacher_config, plan.recipe.teacher
+    _check_family(config, plan.recipe.task, "teacher")
     if config is None or (plan.teacher_folder is None and plan.card is not None and plan.card.task is None):
         if choice.finetune is None and plan.card is not None:
             raise CheckpointError(_no_head(plan.card.model_type, plan.recipe.task))
@@ -36,9 +37,18 @@ def check_head(plan: Plan) -> None:
     if misfit:
         plan.new_head = True
         plan.notes.append(f"teacher: a new head is trained, because its own doesn't fit the data: {misfit}")
-    elif checkpoint.label_names(config) is None and plan.data.task.problem != "regression":
+    elif plan.data.task.labels and checkpoint.label_names(config) is None and plan.data.task.problem != "regression":
         shown = ", ".join(plan.data.task.labels[:8])
         plan.notes.append(f"teacher: its head names no labels; they are taken to be, in its order: {shown}")
+
+
+def _check_family(config: dict[str, Any] | None, task: str, who: str) -> None:
+    """A task that a model of this family can never have. Raises CheckpointError."""
+    family = anatomy.FAMILIES.get(str((config or {}).get("model_type")))
+    if family is not None and family.kind not in TASKS[task].families:
+        raise CheckpointError(
+            f"{who}: {task} takes an {' or '.join(TASKS[task].families)}, and a {family.model_type} is an {family.kind}"
+        )
 
 
 def _no_head(what: str, task: str) -> str:
@@ -47,8 +57,11 @@ def _no_head(what: str, task: str) -> str:
 
 def check_student_head(plan: Plan) -> None:
     """A student checkpoint whose head must be new needs a step that trains it."""
+    if plan.recipe.student.config is not None:
+        _check_family(plan.recipe.student.config, plan.recipe.task, "student")
     if plan.student_folder is None or plan.data is None:
         return
+    _check_family(checkpoint.read_config(plan.student_folder), plan.recipe.task, "student")
     config = checkpoint.read_config(plan.student_folder)
     fits = has_head(config, plan.recipe.task) and plan.data.task.misfit(config) is None
     if not fits and not any(step.finetune or step.distill for step in plan.recipe.steps):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill import anatomy, checkpoint, safety
 from distill.errors import CheckpointError
 from distill.recipe import settings
+from distill.tasks import TASKS
 
 if TYPE_CHECKING:
     from distill.preflight.plan import Plan
@@ -111,7 +112,7 @@ def check_hidden_states(plan: Plan) -> None:
     counts = [anatomy.size(facts, "layers") for facts in (student, config)]
     for term in asked:
         if None not in counts:
-            anatomy.layer_map(term.layers, *counts)
+            anatomy.state_pairs(term.layers, term.side, student, config)
     if (
         plan.student_folder
         and plan.teacher_folder
@@ -129,6 +130,9 @@ def check_length(plan: Plan) -> None:
     for who, config in (("teacher", plan.teacher_config), ("student", _student_config(plan))):
         positions = anatomy.size(config, "positions") if config else None
         asked = {"timing.tokens": recipe.timing.tokens}
+        if TASKS[recipe.task].generates:
+            asked["data.target_length"] = recipe.data.target_length
+            asked["generation.max_new_tokens"] = recipe.generation and recipe.generation.max_new_tokens
         if who == "teacher":  # a student with fewer positions sees texts cut to its own
             asked["data.max_length"] = recipe.data.max_length
         for setting, tokens in asked.items():

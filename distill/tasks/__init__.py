@@ -13,13 +13,17 @@ from distill.recipe.settings import Problem
 from distill.tasks.classification import TextClassification
 from distill.tasks.labels import ordered_names
 from distill.tasks.language import CausalLanguageModelling, LanguageModelling, MaskedLanguageModelling
-from distill.tasks.metrics import LOWER, METRICS, METRICS_OF, choose_metric
+from distill.tasks.metrics import LOWER, METRICS, METRICS_OF, PERFECT, choose_metric
 from distill.tasks.task import Task, better, retained
+from distill.tasks.writing import Summarization, TextToText, Translation
 
 TASKS: dict[str, type[Task]] = {
     TextClassification.name: TextClassification,
     MaskedLanguageModelling.name: MaskedLanguageModelling,
     CausalLanguageModelling.name: CausalLanguageModelling,
+    TextToText.name: TextToText,
+    Translation.name: Translation,
+    Summarization.name: Summarization,
 }
 
 _TASK_OF: dict[Problem, type[Task]] = {
@@ -28,12 +32,16 @@ _TASK_OF: dict[Problem, type[Task]] = {
     "regression": TextClassification,
     "masked_language_modelling": MaskedLanguageModelling,
     "causal_language_modelling": CausalLanguageModelling,
+    "text_to_text": TextToText,
+    "translation": Translation,
+    "summarization": Summarization,
 }
 
 __all__ = [
     "LOWER",
     "METRICS",
     "METRICS_OF",
+    "PERFECT",
     "TASKS",
     "CausalLanguageModelling",
     "LanguageModelling",
@@ -58,7 +66,8 @@ def restored(problem: Problem, labels: Sequence[str], metric: str | None = None)
 
 
 def kind_of(config: dict[str, Any]) -> type[Task]:
-    """The task whose head a config names; text classification where it names none.
+    """The task whose head a config names; text classification where it names none. Where several tasks share a head,
+    the config's own `task` says which.
 
     Raises DistillError for a head of no task known here.
     """
@@ -66,7 +75,8 @@ def kind_of(config: dict[str, Any]) -> type[Task]:
     found = [task for task in TASKS.values() if any(task.serves(head) for head in heads)]
     if heads and not found:
         raise DistillError(f"this checkpoint is a {', '.join(heads)}; it has no head for {', '.join(TASKS)}")
-    return found[0] if found else TextClassification
+    named = TASKS.get(str(config.get("task")))
+    return named if named in found else found[0] if found else TextClassification
 
 
 def from_config(config: dict[str, Any]) -> Task:

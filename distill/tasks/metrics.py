@@ -9,6 +9,7 @@ import numpy as np
 from distill.errors import DistillError
 from distill.recipe import settings
 from distill.recipe.settings import Problem
+from distill.tasks.text_metrics import ExactMatch, Rouge, Sacrebleu
 
 Array = np.ndarray
 Metric = Callable[[Array, Array], float]
@@ -77,6 +78,18 @@ METRICS: dict[settings.Metric, Metric] = {
     "perplexity": _perplexity,
     "bits_per_byte": _bits_per_byte,
     "token_accuracy": _token_accuracy,
+    "exact_match": ExactMatch(),
+    "chrf": Sacrebleu("CHRF"),
+    "bleu": Sacrebleu("BLEU"),
+    "rouge1": Rouge("rouge1"),
+    "rouge2": Rouge("rouge2"),
+    "rouge_l": Rouge("rougeL"),
+}
+
+# What a perfect score is, where it isn't 1.
+PERFECT: dict[settings.Metric, float] = {
+    "chrf": 100.0,
+    "bleu": 100.0,
 }
 
 # Of these less is better.
@@ -94,6 +107,9 @@ METRICS_OF: dict[Problem, tuple[str, ...]] = {
     "regression": ("spearman", "pearson"),
     "masked_language_modelling": ("perplexity", "bits_per_byte", "token_accuracy"),
     "causal_language_modelling": ("perplexity", "bits_per_byte", "token_accuracy"),
+    "text_to_text": ("exact_match", "chrf", "bleu", "rouge_l"),  # often one answer is right
+    "translation": ("chrf", "bleu", "exact_match"),  # chrF follows people's judgement more closely than BLEU
+    "summarization": ("rouge_l", "rouge1", "rouge2", "chrf", "exact_match"),
 }
 
 

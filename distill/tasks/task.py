@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.errors import CheckpointError
-from distill.recipe.settings import Problem
+from distill.recipe.settings import Generation, Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from distill.data import Batch, Encoded
     from distill.engines import Engine
@@ -37,6 +40,7 @@ class Task:
     name: ClassVar[str]
     auto_class: ClassVar[str]
     head: ClassVar[str]  # how the name of a model's class ends
+    families: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "encoder-decoder")  # whose models can have it
     head_labels: ClassVar[bool] = True  # whether the head has a logit a label, not one a token of the vocabulary
     by_token: ClassVar[bool] = False  # whether there are logits for each token
     generates: ClassVar[bool] = False  # whether an engine's answer to a row is a text of its own
@@ -54,6 +58,13 @@ class Task:
     def misfit(self, config: dict[str, Any]) -> str | None:
         """Why the head that a config describes can't serve this data; None when it can."""
         return None
+
+    def writing(self, words: Generation | None) -> Task:
+        """The same task with other words for how texts are written, where it writes any."""
+        return self
+
+    def settle(self, model: PreTrainedModel) -> None:
+        """Writes down, in a model's configs, what whoever answers with it must know; nothing for most tasks."""
 
     # -------------------------------------------------------------------------------------------- what is trained
 
@@ -142,6 +153,10 @@ class Task:
     def score(self, predictions: Array, labels: Array) -> float:
         """The primary metric."""
         return METRICS[self.metric](predictions, labels)
+
+    def tally(self, predictions: Array, labels: Array) -> Callable[[Array], float]:
+        """The primary metric of any choice of rows, for those who ask for many."""
+        return lambda rows: self.score(predictions[rows], labels[rows])
 
     def by_class(self, predictions: Array, labels: Array) -> dict[str, float]:
         """Each label's own score; nothing where there are no classes."""

@@ -207,7 +207,7 @@ class _Trainer(transformers.Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         batches = TokenBatches(
-            self.train_rows.lengths, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
+            self.train_rows.work, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
         )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._collate)
         self.batches, loader = batches, self.accelerator.prepare(loader)

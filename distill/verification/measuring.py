@@ -103,7 +103,10 @@ def load_data(
             if not _is_a_name(path):
                 return None, f"the recipe names its data as {path!r}; say where yours is with --set data.source=…"
     try:
-        data = load(recipe.data, task=recipe.task, names=manifest.labels, metric=recipe.metric, seed=recipe.seed)
+        data = load(
+            recipe.data, task=recipe.task, names=manifest.labels, metric=recipe.metric, generation=recipe.generation,
+            seed=recipe.seed,
+        )  # fmt: skip
     except DistillError as error:
         return None, f"the data isn't at hand: {first_line(error)}"
     told = report["data"]

@@ -3,12 +3,16 @@
 from distill.data.readers.classification import ClassificationReader
 from distill.data.readers.language import LanguageReader
 from distill.data.readers.reader import Reader
+from distill.data.readers.writing import WritingReader
 from distill.tasks import CausalLanguageModelling, MaskedLanguageModelling
 
 READERS: dict[str, Reader] = {
     "text-classification": ClassificationReader(),
     "masked-language-modelling": LanguageReader(MaskedLanguageModelling, "masked_language_modelling"),
     "causal-language-modelling": LanguageReader(CausalLanguageModelling, "causal_language_modelling"),
+    "text-to-text": WritingReader("text_to_text"),
+    "translation": WritingReader("translation"),
+    "summarization": WritingReader("summarization"),
 }
 
 LANGUAGE = ("masked-language-modelling", "causal-language-modelling")  # which share the words of packing

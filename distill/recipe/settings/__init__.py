@@ -7,6 +7,7 @@ settings and can be written in Python just as well as in YAML.
 from distill.recipe.settings.base import Metric, Problem, Settings, Share
 from distill.recipe.settings.compression import Calibration, Gradually, Prune, Quantize, Target, Vocabulary
 from distill.recipe.settings.data import Data, Mask, Source
+from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
 from distill.recipe.settings.models import Side, Student, Teacher
 from distill.recipe.settings.telling import Format, Ship, Track
@@ -22,6 +23,7 @@ __all__ = [
     "Expect",
     "Finetune",
     "Format",
+    "Generation",
     "Gradually",
     "HiddenStatesTerm",
     "Imitate",

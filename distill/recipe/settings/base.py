@@ -12,6 +12,9 @@ Problem = Literal[
     "regression",
     "masked_language_modelling",
     "causal_language_modelling",
+    "text_to_text",
+    "translation",
+    "summarization",
 ]
 Metric = Literal[
     "accuracy",
@@ -23,6 +26,12 @@ Metric = Literal[
     "perplexity",
     "bits_per_byte",
     "token_accuracy",
+    "exact_match",
+    "chrf",
+    "bleu",
+    "rouge1",
+    "rouge2",
+    "rouge_l",
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

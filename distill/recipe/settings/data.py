@@ -69,7 +69,9 @@ class Data(Settings):
 
     source: Annotated[Source, short("path")] = Field(description="where the rows come from")
     text: str | list[str] = Field("text", description="the text column, or a list of two for pairs of texts")
-    label: str | list[str] = Field("label", description="the label column, or a list of 0/1 columns for many labels")
+    label: str | list[str] = Field(
+        "label", description="the label column, a list of 0/1 columns for many labels, or the column of texts to write"
+    )
     separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
     problem: Problem | None = Field(
         None, description="one label, many labels or a number a row; read off the label column when not said"
@@ -85,6 +87,10 @@ class Data(Settings):
     )
     mask: Mask | None = Field(None, description="masked language modelling alone: which tokens are to be found")
     max_length: int | None = Field(None, ge=4, description="tokens a text is cut to; the teacher's limit when not said")
+    target_length: int | None = Field(
+        None, ge=2, description="tokens that a text to be written is cut to; `max_length` when not said"
+    )
+    prefix: str | None = Field(None, description="what stands before each text, such as 'summarize: '")
     limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
     licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
     note: str | None = Field(None, description="what a user must know of this data; a run says it")

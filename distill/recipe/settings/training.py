@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distill.recipe.settings.base import Settings, short
 
@@ -88,6 +88,9 @@ class HiddenStatesTerm(Term):
         description="which teacher layer each student layer follows: even, last, a list of teacher layers (one a "
         "student layer) or {student layer: teacher layer}; layers count from 1, 0 is the embeddings",
     )
+    side: Literal["encoder", "decoder", "both"] | None = Field(
+        None, description="of an encoder-decoder, whose layers these are; the decoder's when not said"
+    )
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -107,17 +110,32 @@ class Imitate(Settings):
     )
     labels: Annotated[Term, short("weight")] | None = Field(None, description="the true labels")
 
-    @model_validator(mode="after")
-    def _something(self) -> Imitate:
-        if self.logits is None and self.hidden_states is None:
-            raise ValueError("give `logits` or `hidden_states` a weight (labels alone is the step `finetune`)")
-        return self
-
 
 class Distill(Training):
     """Train a student to imitate its teacher."""
 
+    targets: Literal["teacher"] | None = Field(
+        None,
+        description="whose texts a student learns to write: the data's when not said, or the teacher's, who writes one "
+        "for each text of the training split (sequence-level distillation), once, as `generation` says; they are kept",
+    )
     imitate: Imitate = Field(
         default_factory=lambda: Imitate(logits=LogitsTerm(weight=1.0)), description="the terms of the loss"
     )
     temperature: float = Field(2.0, gt=0, description="softens both distributions before they are compared")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_are_labels(cls, value: Any) -> Any:
+        """`targets: teacher` alone is plain sequence-level distillation: the texts are all that is imitated."""
+        if isinstance(value, dict) and value.get("targets") == "teacher" and value.get("imitate") is None:
+            return {**value, "imitate": {"labels": 1.0}}
+        return value
+
+    @field_validator("imitate")
+    @classmethod
+    def _something(cls, value: Imitate, info: ValidationInfo) -> Imitate:
+        written = info.data.get("targets") is not None and value.labels is not None
+        if value.logits is None and value.hidden_states is None and not written:
+            raise ValueError("give `logits` or `hidden_states` a weight (labels alone is the step `finetune`)")
+        return value

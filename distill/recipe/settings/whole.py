@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from distill.recipe.settings.base import Metric, Settings, short
 from distill.recipe.settings.compression import Prune, Quantize
 from distill.recipe.settings.data import Data
+from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import Expect, Timing
 from distill.recipe.settings.models import Student, Teacher
 from distill.recipe.settings.telling import Ship, Track, _formats
@@ -50,6 +51,15 @@ class Step(Settings):
         return getattr(self, self.kind)
 
 
+_WRITING = ("text-to-text", "translation", "summarization")
+# Words that only some tasks have a use for.
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "generation": _WRITING,
+    "data.prefix": _WRITING,
+    "data.target_length": _WRITING,
+}
+
+
 class Recipe(Settings):
     """A teacher, a student, data, steps in order, and what is expected of the result."""
 
@@ -57,11 +67,15 @@ class Recipe(Settings):
         "text-classification",
         "masked-language-modelling",
         "causal-language-modelling",
+        "text-to-text",
+        "translation",
+        "summarization",
     ] = Field(description="what the checkpoint is for")
     metric: Metric | None = Field(None, description="the score that decides; each kind of problem has its own")
     teacher: Annotated[Teacher, short("card")] = Field(description="whom the student learns from")
     student: Student = Field(description="who learns")
     data: Data = Field(description="what both are trained and measured on")
+    generation: Generation | None = Field(None, description="how text is written, for tasks whose answer is one")
     steps: list[Step] = Field(min_length=1, description="what is done to the student, in this order")
     expect: Expect = Field(default_factory=Expect, description="what the result must reach")
     timing: Timing = Field(default_factory=Timing, description="how latency is measured")
@@ -92,6 +106,22 @@ class Recipe(Settings):
                 after = ", ".join(later.kind for later in steps[position + 1 :])
                 raise ValueError(f"quantize comes last, but step {position} is followed by: {after}")
         return steps
+
+    @model_validator(mode="after")
+    def _words_of_the_task(self) -> Recipe:
+        idle: dict[tuple[str, ...], list[str]] = {}
+        for path, tasks in _ONLY_FOR.items():
+            section, _, word = path.rpartition(".")
+            said = getattr(getattr(self, section) if section else self, word) is not None
+            if said and self.task not in tasks:
+                idle.setdefault(tasks, []).append(path)
+        if idle:
+            told = [
+                f"{', '.join(words)}: {self.task} has no use for it; {', '.join(tasks)} have"
+                for tasks, words in idle.items()
+            ]
+            raise ValueError("; ".join(told))
+        return self
 
     @model_validator(mode="after")
     def _something_to_ship(self) -> Recipe:

@@ -1,0 +1,64 @@
+"""Which hidden state of a student follows which of its teacher.
+
+A model's hidden states are counted from 0, the embeddings' output. An encoder-decoder has its encoder's first and then
+its decoder's, each from the embeddings' output on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from distill.anatomy.choosing import layer_map
+from distill.anatomy.families import FAMILIES
+from distill.anatomy.sizes import size
+from distill.errors import CheckpointError
+
+_SIDES: dict[str, tuple[int, ...]] = {"encoder": (0,), "decoder": (1,), "both": (0, 1)}
+
+
+def state_pairs(
+    layers: str | list[int] | Mapping[int, int],
+    side: Literal["encoder", "decoder", "both"] | None,
+    student: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+) -> list[tuple[int, int]]:
+    """Pairs (student's state, teacher's state), from `layers` as `layer_map` reads it, on one side or on both.
+
+    Of an encoder-decoder layers are counted from 1 on each side, and the decoder is meant where no side is said. Raises
+    CheckpointError where the two don't fit, or a config doesn't say how many layers there are.
+    """
+    sides = [_is_two_sided(config) for config in (student, teacher)]
+    if sides[0] != sides[1]:
+        raise CheckpointError("imitate.hidden_states: of student and teacher only one is an encoder-decoder")
+    if not sides[0] and side is not None:
+        raise CheckpointError(
+            f"imitate.hidden_states.side: a {student.get('model_type')} has one side only; leave it out"
+        )
+    if side == "both" and not isinstance(layers, str):
+        raise CheckpointError("imitate.hidden_states.layers: for both sides it is a word (even, last), not a list")
+    pairs = []
+    for stack in _SIDES[side or "decoder"] if sides[0] else (None,):
+        counts = [_layers(config, stack) for config in (student, teacher)]
+        before = [_layers(config, 0) + 1 if stack == 1 else 0 for config in (student, teacher)]
+        pairs += [(before[0] + mine, before[1] + theirs) for mine, theirs in layer_map(layers, *counts)]
+    return pairs
+
+
+def is_written(config: Mapping[str, Any], state: int) -> bool:
+    """Whether a hidden state is of the text that a decoder writes, and not of the one that is read."""
+    return _is_two_sided(config) and state > _layers(config, 0)
+
+
+def _is_two_sided(config: Mapping[str, Any]) -> bool:
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family is not None and len(family.stacks) == 2
+
+
+def _layers(config: Mapping[str, Any], stack: int | None) -> int:
+    found = size(config, "layers", stack)
+    if found is None:
+        raise CheckpointError(
+            f"imitate.hidden_states: the config of a {config.get('model_type')} names no number of layers"
+        )
+    return found

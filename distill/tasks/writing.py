@@ -1,0 +1,136 @@
+"""Text to text: an encoder-decoder reads one text and writes another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from distill.recipe.settings import Generation
+from distill.tasks.metrics import METRICS
+from distill.tasks.task import Array, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from distill.data import Batch, Encoded
+    from distill.engines import Engine
+
+_NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class TextToText(Task):
+    """One text to another. Answers and predictions are texts; there are no labels, as the classes are the vocabulary.
+
+    `words` say how a text is written, and `prefix` what stands before each text that is read.
+    """
+
+    words: Generation = field(default_factory=Generation)
+    prefix: str = ""
+
+    name: ClassVar[str] = "text-to-text"
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    head: ClassVar[str] = "ForConditionalGeneration"
+    families: ClassVar[tuple[str, ...]] = ("encoder-decoder",)
+    head_labels: ClassVar[bool] = False
+    by_token: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
+
+    @classmethod
+    def serves(cls, architecture: str) -> bool:
+        """Marian has a name of its own."""
+        return architecture.endswith((cls.head, "MarianMTModel"))
+
+    @property
+    def head_config(self) -> dict[str, Any]:
+        """The task's name, which no architecture tells, and the prefix."""
+        return {"task": self.name, **({"prefix": self.prefix} if self.prefix else {})}
+
+    def writing(self, words: Generation | None) -> TextToText:
+        """The same task with other words for how texts are written."""
+        return self if words is None else replace(self, words=words)
+
+    def settle(self, model: PreTrainedModel) -> None:
+        """Writes down, in a model's configs, what whoever answers with it must know."""
+        for key, value in self.head_config.items():
+            setattr(model.config, key, value)
+        told = model.generation_config
+        told.max_new_tokens, told.num_beams, told.do_sample = self.words.max_new_tokens, self.words.beams, False
+        many = self.words.beams > 1
+        told.length_penalty = self.words.length_penalty if many else None
+        told.early_stopping = self.words.early_stopping if many else None
+        told.max_length, told.min_length, told.no_repeat_ngram_size = None, None, None
+
+    # -------------------------------------------------------------------------------------------- what is trained
+
+    def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Those at the tokens of the text to write, (tokens, vocabulary)."""
+        return logits[batch["labels"] != _NO_TARGET]
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """The tokens of the text to write, (tokens,)."""
+        return batch["labels"][batch["labels"] != _NO_TARGET]
+
+    # ------------------------------------------------------------------------------------------- what is answered
+
+    def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
+        """The texts that an engine writes, (rows,)."""
+        return self.read_back(engine.generate(batch, self.words), encoded.tokenizer)
+
+    def read_back(self, written: Sequence[Sequence[int]], tokenizer: Any) -> Array:
+        """Token ids as texts, without special tokens."""
+        texts = [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in written]
+        return np.array(texts, dtype=np.str_)
+
+    def reduce(self, logits: Array, batch: Batch) -> Array:
+        """(rows, 2): the loss, in nats, of all tokens of the text to write, each behind the right ones, and how many
+        there are.
+        """
+        labels = batch["labels"]
+        real = labels != _NO_TARGET
+        found = np.zeros((len(labels), 2))
+        for row, (given, right, mask) in enumerate(zip(logits, labels, real, strict=True)):
+            mine = given[mask].astype(np.float64)
+            highest = mine.max(-1)
+            total = highest + np.log(np.exp(mine - highest[:, None]).sum(-1))
+            found[row] = (total - mine[np.arange(len(mine)), right[mask]]).sum(), mask.sum()
+        return found
+
+    def predictions(self, answers: Array, threshold: float = 0.5) -> Array:
+        """The texts themselves."""
+        return answers
+
+    def moved(self, found: Array, expected: Array) -> float:
+        """One less the chrF of what is written now to what was, both in whole."""
+        return 1 - METRICS["chrf"](found, expected) / 100
+
+    # ---------------------------------------------------------------------------------------------- how it is judged
+
+    def tally(self, predictions: Array, labels: Array) -> Callable[[Array], float]:
+        """The primary metric of any choice of rows, whose counts are worked out once."""
+        metric = METRICS[self.metric]
+        counts = metric.counts(predictions, labels)
+        return lambda rows: metric.of(counts[rows].sum(0))
+
+    def answer(self, answers: Array, threshold: float = 0.5) -> list[str]:
+        """The texts."""
+        return answers.tolist()
+
+
+@dataclass(frozen=True)
+class Translation(TextToText):
+    """A text in one language to the same in another."""
+
+    name: ClassVar[str] = "translation"
+
+
+@dataclass(frozen=True)
+class Summarization(TextToText):
+    """A long text to what matters of it."""
+
+    name: ClassVar[str] = "summarization"
