@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.data import Batch
+from distill.data import NO_TARGET, Batch
 
 
 @dataclass
@@ -51,6 +51,15 @@ def states_of(output: Any) -> tuple[Tensor, ...]:
     if "decoder_hidden_states" in output:
         return (*output.encoder_hidden_states, *output.decoder_hidden_states)
     return output.hidden_states
+
+
+def real_tokens(batch: dict[str, Tensor], *, decoder: bool = False) -> Tensor:
+    """Which tokens are no padding, (tokens of all texts,): of the texts, or of those that a batch's `decoder` is given,
+    where it is given some of its own.
+    """
+    if decoder and "decoder_input_ids" in batch:
+        return (batch["labels"] != NO_TARGET).flatten()
+    return batch["attention_mask"].bool().flatten()
 
 
 def logits_of(output: Any) -> Tensor:

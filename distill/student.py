@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill import anatomy, checkpoint, safety
 from distill.checkpoint import Checkpoint
@@ -12,24 +12,33 @@ from distill.library import nearest
 from distill.recipe import settings
 from distill.tasks import Task
 
+if TYPE_CHECKING:
+    from distill.data import Splits
+
+Choose = Literal["even", "first", "last", "importance"]
 _ENDS = ("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
 
 
 def cut(
-    teacher: Checkpoint, layers: anatomy.Layers, choose: Literal["even", "first", "last"] = "even"
-) -> Checkpoint:  # fmt: skip
+    teacher: Checkpoint, layers: anatomy.Layers, choose: Choose = "even", *, data: Splits | None = None
+) -> Checkpoint:
     """A student made of some of its teacher's layers (counted from 1), embeddings and head included.
 
-    Of an encoder-decoder they are named by side, as {"encoder": 6, "decoder": 3}; a side that isn't stays whole. Raises
-    CheckpointError when the teacher has no such layers or its family can't be cut.
+    Of an encoder-decoder they are named by side, as {"encoder": 6, "decoder": 3}; a side that isn't stays whole. To
+    choose by `importance` takes data, of which training texts are used. Raises CheckpointError when the teacher has no
+    such layers or its family can't be cut.
     """
+    from distill.influence import least
     from distill.surgery import keep_layers
 
     facts = teacher.model.config.to_dict()
     anatomy.family_of(facts)
     if reason := anatomy.refuse(facts, "layers"):
         raise CheckpointError(f"student.layers: {reason}")
-    return Checkpoint(keep_layers(teacher.model, anatomy.kept_layers(facts, layers, choose)), teacher.tokenizer)
+    if choose == "importance" and data is None:
+        raise CheckpointError("student.choose: importance is measured on training texts; give `data`")
+    kept = anatomy.kept_layers(facts, layers, choose, lambda going: least(teacher, going, data))
+    return Checkpoint(keep_layers(teacher.model, kept), teacher.tokenizer)
 
 
 def make(
@@ -39,13 +48,15 @@ def make(
     *,
     seed: int,
     folder: Path | None = None,
+    data: Splits | None = None,
 ) -> Checkpoint:
-    """The student that a recipe describes; `folder` is where its own checkpoint was found.
+    """The student that a recipe describes; `folder` is where its own checkpoint was found, `data` what layers are
+    chosen on.
 
     Raises CheckpointError.
     """
     if choice.layers is not None:
-        return cut(teacher, choice.layers, choice.choose)
+        return cut(teacher, choice.layers, choice.choose, data=data)
     if choice.config is not None:
         return from_config(choice.config, teacher, task, seed=seed)
     config = checkpoint.read_config(folder)

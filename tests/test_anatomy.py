@@ -80,7 +80,7 @@ def test_sides_are_for_encoder_decoders_alone():
         kept_layers({"model_type": "bert", "num_hidden_layers": 4}, {"decoder": 2}, "even")
     with pytest.raises(CheckpointError, match="the teacher has 4 layers"):
         kept_layers(BART, {"decoder": 5}, "even")
-    with pytest.raises(CheckpointError, match="the teacher's config doesn't say decoder_layers and encoder_layers"):
+    with pytest.raises(CheckpointError, match="the config of this bart doesn't say decoder_layers and encoder_layers"):
         kept_layers({"model_type": "bart"}, {"decoder": 1}, "even")
 
 

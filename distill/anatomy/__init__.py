@@ -7,7 +7,7 @@ here by our words (`layers`, `hidden_size`, `positions`) and never by a model's 
 from distill.anatomy.choosing import choose_layers, layer_map
 from distill.anatomy.families import FAMILIES
 from distill.anatomy.family import Attention, Family, Layer, Stack, Word
-from distill.anatomy.sides import Layers, Side, by_side, kept_layers
+from distill.anatomy.sides import SIDES, Layers, Side, by_side, kept_layers, layer_counts
 from distill.anatomy.sizes import (
     LARGEST,
     family_of,
@@ -24,6 +24,7 @@ from distill.anatomy.states import is_written, state_pairs
 __all__ = [
     "FAMILIES",
     "LARGEST",
+    "SIDES",
     "Attention",
     "Family",
     "Layer",
@@ -39,6 +40,7 @@ __all__ = [
     "is_written",
     "kept_layers",
     "largest_rank",
+    "layer_counts",
     "layer_map",
     "refuse",
     "size",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from distill.anatomy.choosing import choose_layers
@@ -11,20 +11,36 @@ from distill.errors import CheckpointError
 
 Side = Literal["encoder", "decoder"]
 SIDES: tuple[Side, ...] = get_args(Side)
+Least = Callable[[Mapping[int, int]], Sequence[int]]
 Layers = int | list[int] | Mapping[Side, int | list[int]]
 
 
-def kept_layers(config: Mapping[str, Any], layers: Layers, choose: str) -> list[int]:
+def kept_layers(config: Mapping[str, Any], layers: Layers, choose: str, least: Least | None = None) -> list[int]:
     """The layers of a model that stay, counted from 1 over all its stacks.
 
-    `layers` is a number or a list (see choose_layers), or one for each side; a side that isn't named stays whole.
-    Raises CheckpointError.
+    `layers` is a number or a list (see choose_layers), or one for each side; a side that isn't named stays whole. Where
+    `importance` chooses, `least` says which go, from how many go in each stack; without it, as long as only their
+    number counts, they are spread evenly. Raises CheckpointError.
     """
-    asked, kept, before = by_side(config, layers), [], 0
-    for place, there in enumerate(_counts(config)):
-        kept += [before + layer for layer in choose_layers(asked.get(place, there), choose, there)]
+    try:
+        asked, counts = by_side(config, layers), layer_counts(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"student.layers: {error}") from None
+    kept, before, going = [], 0, {}
+    spread = "even" if choose == "importance" else choose
+    for place, there in enumerate(counts):
+        mine = choose_layers(asked.get(place, there), spread, there)
+        if isinstance(asked.get(place), int) and len(mine) < there:
+            going[place] = there - len(mine)
+        kept.append([before + layer for layer in mine])
         before += there
-    return kept
+    if choose == "importance" and least is not None and going:
+        gone, before = set(least(going)), 0
+        for place, there in enumerate(counts):
+            if place in going:
+                kept[place] = [layer for layer in range(before + 1, before + there + 1) if layer not in gone]
+            before += there
+    return [layer for mine in kept for layer in mine]
 
 
 def by_side(config: Mapping[str, Any], layers: Layers) -> dict[int, int | list[int]]:
@@ -33,26 +49,25 @@ def by_side(config: Mapping[str, Any], layers: Layers) -> dict[int, int | list[i
     if not isinstance(layers, Mapping):
         if len(family.stacks) == 1:
             return {0: layers}
-        counts = dict(zip(SIDES, _counts(config), strict=True))
+        counts = dict(zip(SIDES, layer_counts(config), strict=True))
         told = ", ".join(f"{side}: {number}" for side, number in counts.items())
         raise CheckpointError(
-            f"student.layers: a {family.model_type} has layers on two sides ({told}); say which are kept on each, such "
+            f"a {family.model_type} has layers on two sides ({told}); say which are kept on each, such "
             f"as {{encoder: {counts['encoder']}, decoder: {max(1, counts['decoder'] // 2)}}}; a side that isn't named "
             "stays whole"
         )
     if len(family.stacks) == 1:
         raise CheckpointError(
-            f"student.layers: a {family.model_type} is no encoder-decoder, its layers are on one side; say how many as "
-            "a number"
+            f"a {family.model_type} is no encoder-decoder, its layers are on one side; say how many as a number"
         )
     return {SIDES.index(side): number for side, number in layers.items()}
 
 
-def _counts(config: Mapping[str, Any]) -> list[int]:
-    """How many layers each stack has. Raises CheckpointError where the config doesn't say it."""
+def layer_counts(config: Mapping[str, Any]) -> list[int]:
+    """How many layers each of a model's stacks has. Raises CheckpointError where the config doesn't say it."""
     family = family_of(config)
     counts = [size(config, "layers", place) for place in range(len(family.stacks))]
     if None in counts:
         keys = " and ".join(sorted(family.config_keys("layers")))
-        raise CheckpointError(f"student.layers: the teacher's config doesn't say {keys}")
+        raise CheckpointError(f"the config of this {family.model_type} doesn't say {keys}")
     return counts

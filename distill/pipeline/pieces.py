@@ -180,4 +180,4 @@ def _where() -> dict[str, Any]:
 def fresh_student(plan: Plan, teacher: Checkpoint, own: Checkpoint | None) -> Callable[[], Checkpoint]:
     """How the student is made, when it isn't in the store: its own checkpoint, or cut out of the teacher."""
     task, seed = plan.data.task, plan.recipe.seed
-    return lambda: own or student.make(plan.recipe.student, teacher, task, seed=seed)
+    return lambda: own or student.make(plan.recipe.student, teacher, task, seed=seed, data=plan.data)

@@ -29,7 +29,8 @@ def check_pruning(plan: Plan) -> None:
     config = _student_config(plan)
     if config is None:
         return
-    left = anatomy.size(config, "layers")
+    known = anatomy.size(config, "layers") is not None and config["model_type"] in anatomy.FAMILIES
+    left = anatomy.layer_counts(config) if known else None
     for position, step in enumerate(plan.recipe.steps):
         if step.prune is None:
             continue
@@ -43,11 +44,23 @@ def check_pruning(plan: Plan) -> None:
             raise CheckpointError(f"{where}.to: {refused['neurons']}")
         _check_something_left(config, step.prune, where)
         if step.prune.layers is not None and left is not None:
-            if step.prune.layers >= left:
-                raise CheckpointError(
-                    f"steps.{position}.prune.layers: {step.prune.layers} of {left} layers can't go; keep at least one"
-                )
-            left -= step.prune.layers
+            left = _layers_left(config, step.prune.layers, left, where)
+
+
+def _layers_left(config: dict[str, Any], going: int | dict[str, int], left: list[int], where: str) -> list[int] | None:
+    """How many layers each stack keeps after a step; None where the step itself decides on which side they go."""
+    try:
+        asked = anatomy.by_side(config, going) if isinstance(going, dict) or len(left) == 1 else {}
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}.layers: {error}") from None
+    if not asked and going > sum(left) - len(left):
+        raise CheckpointError(
+            f"{where}.layers: {going} of {' and '.join(map(str, left))} layers can't go; keep at least one on each side"
+        )
+    for place, number in asked.items():
+        if number >= left[place]:
+            raise CheckpointError(f"{where}.layers: {number} of {left[place]} layers can't go; keep at least one")
+    return [there - asked.get(place, 0) for place, there in enumerate(left)] if asked else None
 
 
 def check_graphs(plan: Plan) -> None:

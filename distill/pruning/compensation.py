@@ -19,7 +19,7 @@ from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.losses import to_targets
 from distill.pruning.importance import batches
-from distill.pruning.sites import Site
+from distill.pruning.sites import Site, reals
 from distill.signals import read
 
 _RIDGE = 1e-2  # of the mean square of an input, as in the refit
@@ -35,24 +35,26 @@ def moments(
     given: list[Tensor | None] = [None] * len(sites)
     made: list[Tensor | None] = [None] * len(sites)
     sums: list[list[Tensor]] = [[] for _ in sites]
-    tokens = 0
+    tokens = [0, 0]
 
     for batch in batches(checkpoint, data, rows, "importance"):
-        real = batch["attention_mask"].bool().flatten()
-        tokens += int(real.sum())
+        real = reals(batch)
+        tokens = [before + int(kept.sum()) for before, kept in zip(tokens, real, strict=True)]
         labels = batch["labels"]
         with _kept(sites, given, made), torch.enable_grad():
             loss = to_targets(task, read(model, batch).logits, batch) * len(labels)
             slopes = torch.autograd.grad(loss, made)
         for number, slope in enumerate(slopes):
-            parts = [part.flatten(0, -2)[real].float() for part in (given[number], slope)]
+            kept = real[sites[number].decoder]
+            parts = [part.flatten(0, -2)[kept].float() for part in (given[number], slope)]
             squares = [(part.T @ part).cpu() for part in parts]
             if sums[number]:
                 for total, square in zip(sums[number], squares, strict=True):
                     total += square
             else:
                 sums[number] = squares
-    return [(inputs / tokens, slopes / len(rows)) for inputs, slopes in sums]
+    counts = [tokens[site.decoder] for site in sites]
+    return [(inputs / count, slopes / len(rows)) for (inputs, slopes), count in zip(sums, counts, strict=True)]
 
 
 @contextlib.contextmanager

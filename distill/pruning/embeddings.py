@@ -8,6 +8,7 @@ from distill import surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.errors import CheckpointError
+from distill.pruning.vocabulary import used as tokens_used
 
 
 def narrow(checkpoint: Checkpoint, rank: int, data: Splits) -> tuple[Checkpoint, str]:
@@ -17,7 +18,9 @@ def narrow(checkpoint: Checkpoint, rank: int, data: Splits) -> tuple[Checkpoint,
     CheckpointError.
     """
     tokens = checkpoint.model.get_input_embeddings().num_embeddings
-    used = torch.bincount(torch.from_numpy(checkpoint.encode(data, "train").ids.astype("int64")), minlength=tokens)
+    used = torch.bincount(
+        torch.from_numpy(tokens_used(checkpoint.encode(data, "train")).astype("int64")), minlength=tokens
+    )
     try:
         smaller, kept = surgery.factorise(checkpoint.model, rank, used[:tokens] + 1)
     except CheckpointError as error:

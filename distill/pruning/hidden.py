@@ -23,7 +23,7 @@ from distill.losses import to_targets
 from distill.pruning.choosing import removal, summed
 from distill.pruning.importance import Importance, batches, measure
 from distill.pruning.reconstruction import refit
-from distill.pruning.sites import sites_of
+from distill.pruning.sites import reals, sites_of
 from distill.recipe import settings
 from distill.signals import read
 from distill.surgery import hidden_axes, hidden_multiple, least_hidden
@@ -105,15 +105,17 @@ def _magnitude(model: PreTrainedModel) -> Tensor:
 def _activations(checkpoint: Checkpoint, data: Splits, rows: Sequence[int]) -> Tensor:
     """The mean size of a dimension, relative to the mean of each place where it is looked at."""
     sums: dict[int, Tensor] = {}
-    real: Tensor | None = None
+    real: tuple[Tensor, Tensor] | None = None
+    first = len(surgery.stacks_of(checkpoint.model)[0])
 
     def add(place: int, states: Tensor) -> Tensor:
-        sums[place] = sums.get(place, 0) + states.flatten(0, -2)[real].float().abs().sum(0).cpu()
+        kept = states.flatten(0, -2)[real[place > first]]
+        sums[place] = sums.get(place, 0) + kept.float().abs().sum(0).cpu()
         return states
 
     with _stream(checkpoint.model, add):
         for batch in batches(checkpoint, data, rows, "activations"):
-            real = batch["attention_mask"].bool().flatten()
+            real = reals(batch)
             read(checkpoint.model.eval(), batch)
     return torch.stack([found / found.mean() for found in sums.values()]).sum(0)
 
@@ -138,8 +140,9 @@ def _derivatives(checkpoint: Checkpoint, data: Splits, rows: Sequence[int]) -> T
 
 @contextlib.contextmanager
 def _stream(model: PreTrainedModel, change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Lets the residual stream be seen, and changed, where it enters each layer and where it leaves the last one."""
-    layers = surgery.layers_of(model)
+    """Lets the residual stream be seen, and changed, where it enters each layer and where it leaves the last one of a
+    stack. These places are counted from 0 over all stacks, of which each has one more than it has layers.
+    """
 
     def entering(place: int) -> Callable[..., Any]:
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -149,13 +152,21 @@ def _stream(model: PreTrainedModel, change: Callable[[int, Tensor], Tensor]) -> 
 
         return hook
 
-    def leaving(_: nn.Module, __: tuple[Any, ...], made: Any) -> Any:
-        if isinstance(made, tuple):
-            return change(len(layers), made[0]), *made[1:]
-        return change(len(layers), made)
+    def leaving(place: int) -> Callable[..., Any]:
+        def hook(_: nn.Module, __: tuple[Any, ...], made: Any) -> Any:
+            if isinstance(made, tuple):
+                return change(place, made[0]), *made[1:]
+            return change(place, made)
 
-    hooks = [layer.register_forward_pre_hook(entering(i), with_kwargs=True) for i, layer in enumerate(layers)]
-    hooks.append(layers[-1].register_forward_hook(leaving))
+        return hook
+
+    hooks, place = [], 0
+    for layers in surgery.stacks_of(model):
+        for layer in layers:
+            hooks.append(layer.register_forward_pre_hook(entering(place), with_kwargs=True))
+            place += 1
+        hooks.append(layers[-1].register_forward_hook(leaving(place)))
+        place += 1
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, TokenBatches, collate
 from distill.losses import to_targets
-from distill.pruning.sites import Site, gated, watched
+from distill.pruning.sites import Site, gated, reals, watched
 from distill.signals import read, tensors
 
 _BATCH, _TOKENS = 32, 4096
@@ -63,11 +63,11 @@ def _magnitude(site: Site) -> Tensor:
 def _activations(checkpoint: Checkpoint, sites: Sequence[Site], data: Splits, rows: Sequence[int]) -> list[Tensor]:
     """The mean norm of what a unit adds to its layer's output, relative to the layer's mean."""
     sums = [torch.zeros(site.units) for site in sites]
-    real: Tensor | None = None
+    real: tuple[Tensor, Tensor] | None = None
 
     def add(number: int, given: Tensor, _: Tensor) -> None:
         site = sites[number]
-        kept = given[real].float().view(-1, site.units, site.width)
+        kept = given[real[site.decoder]].float().view(-1, site.units, site.width)
         weights = site.mixing.detach().float().reshape(-1, site.units, site.width)
         shared = torch.einsum("oud,oue->ude", weights, weights)  # so that no output is made unit by unit
         norms = torch.einsum("nud,ude,nue->nu", kept, shared, kept).clamp(min=0).sqrt()
@@ -76,7 +76,7 @@ def _activations(checkpoint: Checkpoint, sites: Sequence[Site], data: Splits, ro
     model = checkpoint.model.eval()
     with watched(sites, add):
         for batch in batches(checkpoint, data, rows, "activations"):
-            real = batch["attention_mask"].bool().flatten()
+            real = reals(batch)
             read(model, batch)
     return [scores / scores.mean() for scores in sums]
 

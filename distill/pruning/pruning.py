@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from distill import anatomy, surgery
 from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, collate
-from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
+from distill.influence import least
 from distill.pruning.choosing import choose_units
 from distill.pruning.embeddings import narrow
 from distill.pruning.hidden import without_dims
@@ -81,24 +81,18 @@ def _sample(data: Splits, examples: int) -> list[int]:
     return sorted(np.random.default_rng(data.seed).permutation(number)[: min(examples, number)].tolist())
 
 
-def _without_layers(checkpoint: Checkpoint, number: int, data: Splits, rows: Sequence[int]) -> Checkpoint:
+def _without_layers(
+    checkpoint: Checkpoint, going: int | Mapping[str, int], data: Splits, rows: Sequence[int]
+) -> Checkpoint:
     """Layers go one by one, each time the one without which the answers on training texts change least."""
+    try:
+        asked = going if isinstance(going, int) else anatomy.by_side(checkpoint.model.config.to_dict(), going)
+        gone = least(checkpoint, asked, data, rows)
+    except CheckpointError as error:
+        raise CheckpointError(f"prune.layers: {error}") from None
     there = len(surgery.layers_of(checkpoint.model))
-    if number >= there:
-        raise CheckpointError(f"prune.layers: {number} of {there} layers can't be taken out; keep at least one")
-    some = checkpoint.encode(data, "train").take(np.asarray(rows))
-    expected = answer_all(Torch(checkpoint.model), some, data.task)
-    for _ in range(number):
-        tries = []
-        layers = range(1, len(surgery.layers_of(checkpoint.model)) + 1)
-        for gone in layers:
-            kept = surgery.keep_layers(checkpoint.model, [layer for layer in layers if layer != gone])
-            found = answer_all(Torch(kept), some, data.task)
-            tries.append((data.task.changed(found, expected), gone, kept))
-        _, gone, kept = min(tries, key=lambda attempt: attempt[:2])
-        log.info("prune: layer %d of %d goes", gone, len(layers))
-        checkpoint = Checkpoint(kept, checkpoint.tokenizer)
-    return checkpoint
+    kept = [layer for layer in range(1, there + 1) if layer not in gone]
+    return Checkpoint(surgery.keep_layers(checkpoint.model, kept), checkpoint.tokenizer)
 
 
 def _without_units(

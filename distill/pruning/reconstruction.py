@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.pruning.importance import batches
-from distill.pruning.sites import ReachedError, Site, sites_of, watched
+from distill.pruning.sites import ReachedError, Site, reals, sites_of, watched
 from distill.signals import read
 
 _RIDGE = 1e-2  # of the mean square of what reaches a weight
@@ -44,15 +44,15 @@ def refit(
 def _outputs(whole: Checkpoint, sites: Sequence[Site], data: Splits, rows: Sequence[int]) -> list[Tensor]:
     """What comes out of every site of the whole model, (tokens, width) each, for the real tokens of the texts."""
     found: list[list[Tensor]] = [[] for _ in sites]
-    real: Tensor | None = None
+    real: tuple[Tensor, Tensor] | None = None
 
     def keep(number: int, _: Tensor, made: Tensor) -> None:
         if sum(map(len, found[number])) < _MOST_TOKENS:
-            found[number].append(made[real].float().cpu())
+            found[number].append(made[real[sites[number].decoder]].float().cpu())
 
     with watched(sites, keep):
         for batch in batches(whole, data, rows, "whole model"):
-            real = batch["attention_mask"].bool().flatten()
+            real = reals(batch)
             read(whole.model.eval(), batch)
     return [torch.cat(kept)[:_MOST_TOKENS] for kept in found]
 
@@ -60,14 +60,14 @@ def _outputs(whole: Checkpoint, sites: Sequence[Site], data: Splits, rows: Seque
 def _inputs(pruned: Checkpoint, site: Site, data: Splits, rows: Sequence[int]) -> Tensor:
     """What reaches a site's mixer in the pruned model as it is now, for the same tokens in the same order."""
     found: list[Tensor] = []
-    real: Tensor | None = None
+    real: tuple[Tensor, Tensor] | None = None
 
     def keep(_: int, given: Tensor, __: Tensor) -> None:
-        found.append(given[real].float().cpu())
+        found.append(given[real[site.decoder]].float().cpu())
 
     with watched([site], keep, stop=True):
         for batch in batches(pruned, data, rows, f"layer {site.place + 1}"):
-            real = batch["attention_mask"].bool().flatten()
+            real = reals(batch)
             with contextlib.suppress(ReachedError):
                 read(pruned.model.eval(), batch)
             if sum(map(len, found)) >= _MOST_TOKENS:

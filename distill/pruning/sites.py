@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill import surgery
+from distill.signals import real_tokens
 from distill.surgery.modules import Mixing, ranges, takes, weights
 from distill.surgery.parts import Maker, Part, attentions_of, neurons_of
 
@@ -25,7 +26,7 @@ What = Literal["heads", "neurons"]
 @dataclass(frozen=True)
 class Site:
     """One attention's heads or one layer's neurons: `mixer` is the module whose input holds `units` groups of `width`
-    columns.
+    columns; `decoder` tells whose tokens go through it.
 
     `group` heads, which share a key head, are one unit. Sites with the same `shared_heads` add one table of position
     biases to their scores, and must keep the same heads.
@@ -38,6 +39,7 @@ class Site:
     width: int
     group: int = 1
     shared_heads: int | None = None
+    decoder: bool = False
 
     @property
     def units(self) -> int:
@@ -81,7 +83,7 @@ def sites_of(model: PreTrainedModel, whats: Sequence[What]) -> list[Site]:
 
 
 def _site(what: What, part: Part, shared: int | None) -> Site:
-    return Site(part.place, what, part.mixer, part.makers, part.width * part.group, part.group, shared)
+    return Site(part.place, what, part.mixer, part.makers, part.width * part.group, part.group, shared, part.stack > 0)
 
 
 @contextlib.contextmanager
@@ -105,6 +107,11 @@ def gated(sites: Sequence[Site], examples: int, device: torch.device) -> Iterato
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def reals(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Which tokens are no padding, (tokens of all texts,): those of the texts, and those that go through a decoder."""
+    return real_tokens(batch), real_tokens(batch, decoder=True)
 
 
 class ReachedError(Exception):

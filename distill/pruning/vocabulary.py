@@ -20,11 +20,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from distill import surgery
 from distill.checkpoint import Checkpoint
-from distill.data import Splits
+from distill.data import Encoded, Splits
 from distill.errors import CheckpointError
 from distill.recipe import settings
 
 _MODELS = ("WordPiece", "BPE", "Unigram", "WordLevel")
+_TOKENS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")  # of a generation's settings
 _SPECIAL = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 
 
@@ -34,13 +35,20 @@ def trim(checkpoint: Checkpoint, words: settings.Vocabulary, data: Splits) -> tu
     Raises CheckpointError for a tokenizer that can't be trimmed.
     """
     facts = _facts(checkpoint.tokenizer)
-    counts = Counter(checkpoint.encode(data, "train").ids.tolist())
+    counts = Counter(used(checkpoint.encode(data, "train")).tolist())
     rows = checkpoint.model.get_input_embeddings().num_embeddings
     kept = sorted(number for number in choose(facts, counts, words) if number < rows)
     tokenizer = rebuild(checkpoint.tokenizer, facts, kept)
     smaller = Checkpoint(surgery.keep_tokens(checkpoint.model, kept), tokenizer)
     _follow(smaller, kept, {name: _id(checkpoint.tokenizer, name) for name in _SPECIAL})
     return smaller, _coverage(checkpoint, smaller, kept, data)
+
+
+def used(encoded: Encoded) -> np.ndarray:
+    """The id of every token of a split, of the texts and of those that a decoder writes."""
+    if encoded.decoder_start is None:
+        return encoded.ids
+    return np.concatenate([encoded.ids, encoded.targets.values])
 
 
 def choose(facts: Mapping[str, Any], counts: Mapping[int, int], words: settings.Vocabulary) -> set[int]:
@@ -185,17 +193,25 @@ def _follow(smaller: Checkpoint, kept: list[int], before: Mapping[str, int | Non
     config, new = smaller.model.config, {old: number for number, old in enumerate(kept)}
     for words in (config, getattr(smaller.model, "generation_config", None)):
         for key, old in words.to_dict().items() if words is not None else ():
-            if key.endswith("_token_id") and old is not None:  # a list where several tokens end a text
-                setattr(words, key, [new[i] for i in old if i in new] if isinstance(old, list) else new.get(old))
+            if (key.endswith("_token_id") or key in _TOKENS) and old is not None:
+                setattr(words, key, _renewed(old, new))
     for name in _SPECIAL:
         if before[name] is not None and _id(smaller.tokenizer, name) != new[before[name]]:
             raise CheckpointError(f"prune.vocabulary: the {name} token lost its place; this tokenizer can't be trimmed")
 
 
+def _renewed(old: Any, new: Mapping[int, int]) -> Any:
+    """An id's new number, None for one that went; in lists, such as of tokens that end a text, those that stay."""
+    if not isinstance(old, list):
+        return new.get(old)
+    held = [_renewed(one, new) for one in old]
+    return [one for one in held if one is not None and one != []]
+
+
 def _coverage(before: Checkpoint, after: Checkpoint, kept: list[int], data: Splits) -> str:
     """How validation texts, which chose nothing here, are cut now."""
     old, new = before.encode(data, "validation"), after.encode(data, "validation")
-    covered = float(np.isin(old.ids, kept).mean())
+    covered = float(np.isin(used(old), kept).mean())
     unknown = _id(after.tokenizer, "unk")
     strangers = float((new.ids == unknown).mean()) if unknown is not None else 0.0
     return (

@@ -5,7 +5,7 @@ not known here.
 from distill.surgery.embeddings import FactorisedEmbedding, factorise, multiply_out, rank_of
 from distill.surgery.hidden import hidden_axes, hidden_multiple, keep_hidden, least_hidden
 from distill.surgery.layers import keep_layers
-from distill.surgery.parts import layers_of
+from distill.surgery.parts import layers_of, stacks_of
 from distill.surgery.shape import RECORD, Shape, head_width, read_record, shape_in_config, shape_of, write_record
 from distill.surgery.tokens import keep_tokens
 from distill.surgery.units import keep_units, pad, reshape
@@ -31,5 +31,6 @@ __all__ = [
     "reshape",
     "shape_in_config",
     "shape_of",
+    "stacks_of",
     "write_record",
 ]

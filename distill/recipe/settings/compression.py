@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings.base import Settings, Share, short
+from distill.recipe.settings.models import Side
 from distill.recipe.settings.training import Distill
 
 
@@ -113,6 +114,9 @@ class Gradually(Settings):
         return [1 - (1 - share) ** 3 if self.schedule == "cubic" else share for share in done]
 
 
+Going = Annotated[int, Field(ge=1)]
+
+
 class Prune(Settings):
     """Take heads, neurons, layers and vocabulary out, the least important first, and factorise the embeddings."""
 
@@ -121,7 +125,11 @@ class Prune(Settings):
     hidden_size: Share | None = Field(
         None, description="share of the hidden dimensions to take out, with the heads that there is no room for then"
     )
-    layers: int | None = Field(None, ge=1, description="how many whole layers to take out")
+    layers: Going | dict[Side, Going] | None = Field(
+        None,
+        description="how many whole layers to take out, wherever they matter least; of an encoder-decoder also by "
+        "side, as {decoder: 3}",
+    )
     vocabulary: Annotated[Vocabulary, short("keep")] | None = Field(
         None, description="trim the vocabulary, and the embeddings with it: used, or a number of tokens"
     )
@@ -171,7 +179,7 @@ class Prune(Settings):
         too small to be told in six digits is not taken.
         """
         steps: list[Prune | Distill] = []
-        before, layers_before = 0.0, 0
+        before = 0.0
         for number, done in enumerate(self.gradually.shares(), start=1):
             told = {name: getattr(self, name) for name in type(self).model_fields}
             told |= {"gradually": None}
@@ -183,14 +191,23 @@ class Prune(Settings):
                 left = _digits((1 - gone * done) / (1 - gone * before))
                 told["to"] = self.to.model_copy(update={self.to.word: left}) if left < 1 else None
             if self.layers is not None:
-                layers = round(self.layers * number / self.gradually.rounds)
-                told["layers"], layers_before = (layers - layers_before) or None, layers
+                told["layers"] = self._layers_in(number)
             if number > 1:
                 told |= dict.fromkeys(_AT_ONCE)
             before = done
             if any(told.get(word) is not None for word in (*_SHARES, "layers", "to", *_AT_ONCE)):
                 steps += [type(self)(**told), self.gradually.distill]
         return steps
+
+    def _layers_in(self, number: int) -> int | dict[str, int] | None:
+        """How many layers go in a round, counted from 1: evenly, on each side."""
+
+        def share(of: int) -> int:
+            return round(of * number / self.gradually.rounds) - round(of * (number - 1) / self.gradually.rounds)
+
+        if not isinstance(self.layers, dict):
+            return share(self.layers) or None
+        return {side: share(of) for side, of in self.layers.items() if share(of)} or None
 
 
 _SHARES = ("heads", "neurons", "hidden_size")  # what goes share by share

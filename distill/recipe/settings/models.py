@@ -39,9 +39,10 @@ class Student(Settings):
         description="how many of the teacher's layers, or which (from 1); of an encoder-decoder by side, as "
         "{encoder: 6, decoder: 3}, where a side that isn't named stays whole",
     )
-    choose: Literal["even", "first", "last"] = Field(
+    choose: Literal["even", "first", "last", "importance"] = Field(
         "even",
-        description="which layers, where a number is asked for: evenly spread up to the last, the first, or the last",
+        description="which layers, where a number is asked for: evenly spread up to the last, the first, the last, or "
+        "those that the teacher's answers to training texts hang on most",
     )
     checkpoint: str | None = Field(None, description="a folder, a Hub id, or a GGUF file")
     revision: str | None = Field(None, description="revision of the Hub id")
