@@ -18,6 +18,7 @@ from distill.recipe.settings import Generation
 from distill.tasks import Task
 
 if TYPE_CHECKING:
+    import onnxruntime
     import torch
     from transformers import PreTrainedModel
 
@@ -27,9 +28,6 @@ GRAPHS = {  # the smaller one first
     "onnx-fp32": "model.onnx",
 }
 ROUNDED = ("onnx-int4", "onnx-int8")  # the formats whose weights and activations have few bits
-
-
-_READ = ("input_ids", "attention_mask", "token_type_ids")  # what of a batch is there before anything is written
 
 
 class Engine(Protocol):
@@ -71,39 +69,28 @@ class Torch:
             return read(self.model, tensors(batch, device)).logits.float().numpy(force=True)
 
     def generate(self, batch: Batch, words: Generation, *, forced: int | None = None) -> list[list[int]]:
-        """The tokens that are written for each row, the end token among them; no padding and no start token.
-
-        `forced` writes exactly so many of them, so that times can be compared. What the checkpoint's own generation
-        settings say counts only for its special tokens.
+        """What a decoder or encoder-decoder writes after each text, the ending token included; with `forced` exactly
+        so many tokens, whatever would end them. Of the checkpoint's own generation settings its special tokens count.
         """
         import torch
         from transformers import GenerationConfig
 
-        from distill.signals import inputs_for, tensors
+        from distill.generation.rules import prompt_of, rules_of, until_end
+        from distill.signals import tensors
 
-        model, many = self.model, words.beams > 1
-        given = inputs_for(model, tensors({name: batch[name] for name in _READ if name in batch}, model.device))
-        plain = {"do_sample": False, "min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
-        how = GenerationConfig(
-            **plain,
-            max_new_tokens=forced or words.max_new_tokens,
-            min_new_tokens=forced or 0,
-            num_beams=words.beams,
-            length_penalty=words.length_penalty if many else None,
-            early_stopping=words.early_stopping if many else None,
-        )
+        model, own = self.model, self.model.generation_config
+        rules = rules_of(own.to_dict())
+        told = (rules.endless() if forced else rules).for_transformers(words, forced)
+        given = tensors(prompt_of(batch, left=not model.config.is_encoder_decoder), model.device)
         low = self.dtype not in (None, torch.float32)
-        with torch.inference_mode(), torch.autocast(model.device.type, self.dtype if low else None, enabled=low):
-            found = model.generate(**given, generation_config=how).numpy(force=True)
-        start = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
-        return [_ended(row[start:].tolist(), model.generation_config.eos_token_id) for row in found]
-
-
-def _ended(ids: list[int], ends: int | list[int] | None) -> list[int]:
-    """A row up to its end token; what is behind it is padding."""
-    known = set(ends) if isinstance(ends, list) else {ends}
-    place = next((place for place, token in enumerate(ids) if token in known), len(ids))
-    return ids[: place + 1]
+        model.generation_config = GenerationConfig(**told)  # what it doesn't say would be filled in from the model's
+        try:
+            with torch.inference_mode(), torch.autocast(model.device.type, self.dtype if low else None, enabled=low):
+                texts = model.generate(**given).numpy(force=True)
+        finally:
+            model.generation_config = own
+        start = 1 if model.config.is_encoder_decoder else given["input_ids"].shape[1]
+        return [until_end(text[start:].tolist(), () if forced else rules.ends) for text in texts]
 
 
 class OnnxRuntime:
@@ -117,33 +104,54 @@ class OnnxRuntime:
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't, or isn't there."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MachineError(
-                f"ONNX Runtime isn't installed or doesn't load ({error}); `pip install onnxruntime`"
-            ) from error
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's exceptions share no base of their own
-            raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
+        self.session = open_session(path, threads)
         self.path = path
         self.inputs = [given.name for given in self.session.get_inputs()]
-        self.format = next((name for name, file in GRAPHS.items() if file == path.name), "onnx-fp32")
+        self.format = form_of(path)
         self.batch_dependent = self.format in ROUNDED
 
     def answer(self, batch: Batch) -> np.ndarray:
-        """Logits (batch, labels) in float32. Raises MachineError when ONNX Runtime can't work the graph out."""
+        """Logits in float32. Raises MachineError when ONNX Runtime can't work the graph out."""
         shape = batch["input_ids"].shape
         feed = {name: batch[name] if name in batch else np.zeros(shape, dtype=np.int64) for name in self.inputs}
         try:
             return self.session.run(["logits"], feed)[0]
         except Exception as error:  # the runtime's exceptions share no base of their own
             raise MachineError(f"{self.path}: ONNX Runtime can't run it: {error}") from error
+
+
+def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A graph opened; 0 threads means one a core. Raises MachineError when ONNX Runtime can't, or isn't there."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MachineError(
+            f"ONNX Runtime isn't installed or doesn't load ({error}); `pip install onnxruntime`"
+        ) from error
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base of their own
+        raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
+
+
+def open_graph(graph: Path, threads: int = 0) -> Engine:
+    """The engine for a folder's graph: one that writes as well where the graph takes a past."""
+    if files_of(graph) == [graph]:
+        engine = OnnxRuntime(graph, threads)
+        if not any(name.startswith("past_key_values.") for name in engine.inputs):
+            return engine
+    from distill.generation import OnnxGenerator
+
+    return OnnxGenerator(graph.parent, form_of(graph), threads)
+
+
+def form_of(graph: Path) -> str:
+    """The format that a graph's file name tells."""
+    return next((name for name, file in GRAPHS.items() if file == graph.name), "onnx-fp32")
 
 
 def answer_all(
@@ -167,6 +175,21 @@ def answer_all(
 
 
 def graph_in(folder: Path, form: str | None = None) -> Path | None:
-    """The graph of a folder: the one of the given format, else the smallest; None when it holds none."""
-    files = [folder / GRAPHS[form]] if form else [folder / file for file in GRAPHS.values()]
-    return next((file for file in files if file.is_file()), None)
+    """The graph of a folder: the one of the given format, else the smallest; None when it holds none.
+
+    An encoder-decoder's two go by the name of the one that others have: `model_int8.onnx` for `encoder_model_int8.onnx`
+    and `decoder_model_merged_int8.onnx`. `files_of` tells which files those are.
+    """
+    graphs = [folder / GRAPHS[form]] if form else [folder / file for file in GRAPHS.values()]
+    return next((graph for graph in graphs if all(file.is_file() for file in files_of(graph))), None)
+
+
+def files_of(graph: Path) -> list[Path]:
+    """The files that a graph consists of: itself, or an encoder-decoder's two."""
+    return pair(graph) if not graph.is_file() and pair(graph)[1].is_file() else [graph]
+
+
+def pair(graph: Path) -> list[Path]:
+    """The two files of an encoder-decoder that go by a graph's name."""
+    rest = graph.name.removeprefix("model")
+    return [graph.with_name(f"encoder_model{rest}"), graph.with_name(f"decoder_model_merged{rest}")]

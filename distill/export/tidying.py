@@ -1,6 +1,7 @@
 """A torch graph as an engine likes it: the same sums in fewer nodes, in standard ONNX alone.
 
 * What is worked out twice is worked out once, such as the angles of rotary positions.
+* Attention joins new keys and values to those of earlier tokens itself.
 * Attention takes its heads flat, (batch, tokens, heads · width), so that nothing is transposed around it.
 * A product with a table that is looked up as well, as tied heads have it, takes the table turned instead of a copy.
 * Where the head reads one position only, as BERT's does, the last layer is worked out for that position alone.
@@ -24,11 +25,31 @@ def tidy(model: ir.Model) -> None:
     common.CommonSubexpressionEliminationPass()(model)
     for node in list(model.graph):
         if node.op_type == "Attention" and node.domain == "":
+            _take_past(node)
             _flatten(node)
     _share_tables(model.graph)
     for node in list(model.graph):
         last_layer_at_one_position(node)
     common.RemoveUnusedNodesPass()(model)
+
+
+def _take_past(attention: ir.Node) -> None:
+    """Keys and values joined to those of earlier tokens by the attention itself, where both are outputs as well."""
+    joins = [value.producer() if value is not None else None for value in attention.inputs[1:3]]
+    if len(attention.inputs) != 4 or len(attention.outputs) > 1 or any(
+        join is None or join.op_type != "Concat" or len(join.inputs) != 2 or not join.outputs[0].is_graph_output()
+        or not join.inputs[0].is_graph_input() for join in joins
+    ):  # fmt: skip
+        return
+    past, new = [join.inputs[0] for join in joins], [join.inputs[1] for join in joins]
+    node = ir.node("Attention", [attention.inputs[0], *new, attention.inputs[3], *past], dict(attention.attributes),
+                   num_outputs=3)  # fmt: skip
+    attention.graph.insert_before(attention, node)
+    for made, old in zip(node.outputs, (attention.outputs[0], *(join.outputs[0] for join in joins)), strict=True):
+        made.shape, made.type, name = old.shape, old.type, old.name
+        old.replace_all_uses_with(made, replace_graph_outputs=True)
+        old.name, made.name = f"{name}.before", name
+    _flatten(node)
 
 
 def _flatten(attention: ir.Node) -> None:
@@ -37,7 +58,7 @@ def _flatten(attention: ir.Node) -> None:
     if back is None or back.op_type != "Transpose" or _permutation(back) != _HEADS_FIRST:
         return
     joined = _only_user(back.outputs[0])
-    if joined is None or joined.op_type != "Reshape" or len(attention.outputs) > 1:
+    if joined is None or joined.op_type != "Reshape":
         return
     shape = joined.outputs[0].shape
     if shape is None or len(shape) != 3:  # GPT-2 puts the tokens of all texts in one row

@@ -1,0 +1,122 @@
+"""What a checkpoint's generation config says of single tokens: which begin and end a text, and which never come.
+
+The same holds for torch (`for_transformers`) and for graphs (`apply`), in transformers' own order. Its other words, of
+lengths, repetition and drawing at random, don't count: `settings.Generation` says how text is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill import safety
+from distill.recipe import settings
+
+_NEVER = np.float32(-np.inf)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Token ids; None or nothing where the config says nothing.
+
+    `start` is what an encoder-decoder's text begins with, unseen; `ends` are the tokens that end one.
+    """
+
+    start: int | None = None
+    ends: tuple[int, ...] = ()
+    pad: int | None = None
+    forced_first: int | None = None
+    forced_last: tuple[int, ...] = ()
+    banned: tuple[tuple[int, ...], ...] = ()  # tokens in a row that never come
+    suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
+
+    def endless(self) -> Rules:
+        """The same for a text of a length that is given: nothing ends it."""
+        told = {name: getattr(self, name) for name in ("start", "ends", "pad", "forced_first", "banned")}
+        return Rules(**told, suppressed=(*self.suppressed, *self.ends), suppressed_first=self.suppressed_first)
+
+    def apply(self, scores: np.ndarray, texts: np.ndarray, before: int, longest: int) -> np.ndarray:
+        """Scores (rows, vocabulary) of each token to come after texts (rows, length), with what may not come at -inf.
+
+        `before` tokens were there at first; a text is over with `longest`.
+        """
+        scores, length = scores.copy(), texts.shape[1]
+        for *head, token in self.banned:
+            if len(head) <= length:
+                scores[(texts[:, length - len(head) :] == head).all(1), token] = _NEVER
+        if self.forced_first is not None and length == 1:
+            scores = _only(scores, (self.forced_first,))
+        if self.forced_last and length == longest - 1:
+            scores = _only(scores, self.forced_last)
+        scores[:, list(self.suppressed)] = _NEVER
+        if length == (before if before > 1 or self.forced_first is None else before + 1):
+            scores[:, list(self.suppressed_first)] = _NEVER
+        return scores
+
+    def for_transformers(self, words: settings.Generation, length: int | None = None) -> dict[str, Any]:
+        """What transformers' `generate` is told, so that it does the same."""
+        many = words.beams > 1
+        return {
+            "max_new_tokens": length or words.max_new_tokens, "do_sample": False, "num_beams": words.beams,
+            "length_penalty": words.length_penalty if many else None, "use_cache": True,
+            "early_stopping": words.early_stopping if many else None,
+            "decoder_start_token_id": self.start, "eos_token_id": list(self.ends) or None,
+            "pad_token_id": self.pad if self.pad is not None else next(iter(self.ends), None),
+            "forced_bos_token_id": self.forced_first, "forced_eos_token_id": list(self.forced_last) or None,
+            "bad_words_ids": [list(row) for row in self.banned] or None,
+            "suppress_tokens": list(self.suppressed) or None,
+            "begin_suppress_tokens": list(self.suppressed_first) or None,
+        }  # fmt: skip
+
+
+def _only(scores: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
+    made = np.full_like(scores, _NEVER)
+    made[:, list(tokens)] = 0
+    return made
+
+
+def rules_of(config: Mapping[str, Any]) -> Rules:
+    """The rules that a generation config's words amount to."""
+    ends = _ids(config.get("eos_token_id"))
+    banned = tuple(tuple(row) for row in config.get("bad_words_ids") or ())
+    start = config.get("decoder_start_token_id")
+    return Rules(
+        start=start if start is not None else config.get("bos_token_id"),
+        ends=ends,
+        pad=config.get("pad_token_id"),
+        forced_first=config.get("forced_bos_token_id"),
+        forced_last=_ids(config.get("forced_eos_token_id")),
+        banned=tuple(row for row in banned if row not in {(end,) for end in ends}),
+        suppressed=_ids(config.get("suppress_tokens")),
+        suppressed_first=_ids(config.get("begin_suppress_tokens")),
+    )
+
+
+def read_rules(folder: Path) -> Rules:
+    """The rules of a checkpoint's folder: of its generation_config.json, or of its config where it has none."""
+    path = folder / "generation_config.json"
+    return rules_of(safety.read_json(path if path.is_file() else folder / "config.json"))
+
+
+def _ids(told: int | list[int] | None) -> tuple[int, ...]:
+    return () if told is None else (told,) if isinstance(told, int) else tuple(told)
+
+
+def until_end(text: list[int], ends: tuple[int, ...]) -> list[int]:
+    """A text up to the token that ends it, and with it."""
+    last = next((place for place, token in enumerate(text) if token in ends), len(text))
+    return text[: last + 1]
+
+
+def prompt_of(batch: Mapping[str, np.ndarray], *, left: bool) -> dict[str, np.ndarray]:
+    """A batch's input_ids and attention_mask; padded on the left where what is written goes on from the last token."""
+    ids, seen = batch["input_ids"], batch["attention_mask"]
+    if left and not seen[:, -1].all():
+        order = np.argsort(seen, axis=1, kind="stable")  # what isn't there comes first
+        ids, seen = np.take_along_axis(ids, order, 1), np.take_along_axis(seen, order, 1)
+    return {"input_ids": ids, "attention_mask": seen}

@@ -1,0 +1,126 @@
+"""Graphs write what torch writes, token by token, greedily and with beams; the past is worked out once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_models import texts, tiny
+
+from distill import export
+from distill.checkpoint import Checkpoint
+from distill.engines import Torch, files_of, open_graph
+from distill.generation import OnnxGenerator
+from distill.recipe.settings import Generation
+
+DECODERS = ["gpt2", "opt", "llama", "qwen2"]
+ENCODER_DECODERS = ["bart", "marian", "t5"]
+RULES = {  # what the generation configs of such checkpoints say
+    "gpt2": {"eos_token_id": [2, 9, 30, 31], "bad_words_ids": [[5], [6, 7], [40, 41, 42]]},
+    "opt": {"begin_suppress_tokens": [8, 9, 10], "suppress_tokens": [5, 6]},
+    "llama": {"eos_token_id": [2, 11, 12, 13, 40, 41]},
+    "bart": {"forced_bos_token_id": 4, "forced_eos_token_id": 2},
+    "marian": {"bad_words_ids": [[1], [7, 8]], "forced_eos_token_id": 2, "eos_token_id": [2, 20, 21, 22]},
+    "t5": {"eos_token_id": [2, 20, 21, 22, 23, 24]},
+}
+
+
+@pytest.fixture(scope="module", params=[*DECODERS, *ENCODER_DECODERS])
+def written(request, tmp_path_factory) -> tuple[Torch, OnnxGenerator]:
+    """A tiny model of each family that writes, in torch and as graphs."""
+    name = request.param
+    model = tiny(name, "Seq2SeqLM" if name in ENCODER_DECODERS else "CausalLM")
+    model.generation_config.update(**RULES.get(name, {}))
+    folder = tmp_path_factory.mktemp(name)
+    export.export(Checkpoint(model, None), folder / "model.onnx")
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    return Torch(model), OnnxGenerator(folder, threads=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        Generation(max_new_tokens=16),
+        Generation(max_new_tokens=10, beams=4),
+        Generation(max_new_tokens=9, beams=3, length_penalty=2.0, early_stopping=True),
+        Generation(max_new_tokens=6, beams=2, length_penalty=-1.0),
+    ],
+    ids=["greedy", "beams", "early", "short"],
+)
+def test_a_graph_writes_what_torch_writes(written, words):
+    model, graph = written
+    batch = texts(3, 9)
+    expected = model.generate(batch, words)
+    assert graph.generate(batch, words) == expected
+    assert all(0 < len(text) <= words.max_new_tokens for text in expected)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_forced_length_is_kept_whatever_would_end_the_text(written, beams):
+    model, graph = written
+    words, batch = Generation(max_new_tokens=3, beams=beams), texts(3, 6)
+    found = graph.generate(batch, words, forced=8)
+    assert [len(text) for text in found] == [8] * 3
+    assert found == model.generate(batch, words, forced=8)
+
+
+def test_padding_on_either_side_changes_nothing_that_is_written(written):
+    _, graph = written
+    batch, words = texts(3, 7), Generation(max_new_tokens=6)
+    alone = []
+    for row in range(3):
+        long = int(batch["attention_mask"][row].sum())
+        alone += graph.generate({name: array[row : row + 1, :long] for name, array in batch.items()}, words)
+    assert graph.generate(batch, words) == alone
+
+
+def test_an_answer_is_what_torch_answers_at_every_token(written):
+    model, graph = written
+    batch = texts(3, 8)
+    if graph.encoder is not None:
+        batch["decoder_input_ids"] = texts(3, 5, seed=8)["input_ids"]
+    expected, found = model.answer(batch), graph.answer(batch)
+    real = batch["attention_mask"].astype(bool) if graph.encoder is None else np.ones(expected.shape[:2], bool)
+    assert found[real] == pytest.approx(expected[real], abs=1e-4)
+    assert found.dtype == np.float32
+
+
+def test_texts_that_nothing_ends_are_over_with_the_last_token(written, monkeypatch):
+    _, graph = written
+    monkeypatch.setattr(graph, "rules", graph.rules.endless())
+    for beams in (1, 3):
+        found = graph.generate(texts(2, 4), Generation(max_new_tokens=7, beams=beams))
+        assert [len(text) for text in found] == [7, 7]
+
+
+def test_a_folder_tells_which_engine_its_graph_needs(written):
+    _, graph = written
+    engine = open_graph(graph.folder / "model.onnx", threads=1)
+    assert isinstance(engine, OnnxGenerator) and engine.format == "onnx-fp32"
+    names = {file.name for file in graph.files}
+    if graph.encoder is None:
+        assert names == {"model.onnx"}
+    else:
+        assert names == {"encoder_model.onnx", "decoder_model_merged.onnx"}
+        assert files_of(graph.folder / "model_int8.onnx") == [graph.folder / "model_int8.onnx"]
+
+
+def test_the_past_is_kept_so_that_a_step_is_of_one_token(written, monkeypatch):
+    _, graph = written
+    seen: list[tuple[int, int]] = []
+    run = type(graph.decoder).run_with_ort_values
+
+    class Watched:
+        def __getattr__(self, name: str):
+            return getattr(graph_decoder, name)
+
+        def run_with_ort_values(self, outputs, feed):
+            past = next(value for name, value in feed.items() if "past" in name and ".encoder" not in name)
+            seen.append((feed["input_ids"].shape()[1], past.shape()[2]))
+            return run(graph_decoder, outputs, feed)
+
+    graph_decoder = graph.decoder
+    monkeypatch.setattr(graph, "decoder", Watched())
+    graph.generate(texts(2, 5), Generation(max_new_tokens=4), forced=4)
+    begun = 5 if graph.encoder is None else 1
+    assert seen == [(begun, 0), (1, begun), (1, begun + 1), (1, begun + 2)]
