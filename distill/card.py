@@ -57,7 +57,8 @@ class Card(Settings):
     hub: Hub | None = Field(None, description="files on the Hub")
     folder: str | None = Field(None, description="files in a folder beside the card or below it")
     sha256: dict[str, Sha256] = Field(
-        description="SHA-256 by file name: weights and config at least, the tokenizer too; or of the one GGUF file"
+        description="SHA-256 by file name: weights and config at least, the tokenizer too; or of the one GGUF file; of "
+        "what the Hub alone has, pinned by a revision, the weights at least"
     )
 
     _beside: Path | None = PrivateAttr(None)
@@ -81,7 +82,8 @@ class Card(Settings):
     def _complete(self) -> Card:
         if not (self.package or self.hub or self.folder):
             raise ValueError("say where the checkpoint is: `package`, `hub` or `folder`")
-        missing = [] if "config.json" in self.sha256 else ["config.json"]
+        pinned = self.hub is not None and self.hub.revision != "main" and not (self.package or self.folder)
+        missing = [] if "config.json" in self.sha256 or pinned else ["config.json"]
         if not any(file.endswith(".safetensors") for file in self.sha256):
             missing.append("model.safetensors")
         if missing and self.gguf is None:

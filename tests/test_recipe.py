@@ -374,7 +374,8 @@ def test_every_shipped_recipe_loads_and_reads_the_same_when_written_out(read, na
 @pytest.mark.parametrize("name", library.names("teachers"))
 def test_every_shipped_card_loads_with_hashes_and_a_pinned_revision(name):
     card = load_card(name)
-    assert {"config.json", "tokenizer.json"} <= set(card.sha256) or list(card.sha256) == [card.gguf]
+    whole = {"config.json", "tokenizer.json"} <= set(card.sha256) or list(card.sha256) == [card.gguf]
+    assert whole or (card.hub.revision != "main" and any(file.endswith(".safetensors") for file in card.sha256))
     assert card.hub is None or card.hub.revision
 
 
@@ -382,6 +383,10 @@ def test_every_shipped_card_loads_with_hashes_and_a_pinned_revision(name):
     ("change", "expected"),
     [
         ({"sha256": {"config.json": "0" * 64}}, "sha256 lacks model.safetensors"),
+        ({"folder": None, "hub": {"id": "a/b", "revision": "main"}, "sha256": {"model.safetensors": "0" * 64}},
+         "sha256 lacks config.json"),
+        ({"folder": None, "hub": {"id": "a/b", "revision": "1" * 40}, "sha256": {"config.json": "0" * 64}},
+         "sha256 lacks model.safetensors"),
         ({"sha256": {"config.json": "0" * 63, "model.safetensors": "0" * 64}}, "String should match pattern"),
         ({"folder": None}, "say where the checkpoint is: `package`, `hub` or `folder`"),
         ({"family": "decoder"}, "family: a bert is of the kind encoder, not decoder"),

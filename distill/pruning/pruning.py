@@ -49,13 +49,14 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock:
         reason = anatomy.refuse(facts, "hidden" if what == "hidden_size" else what)
         if getattr(words, what) is not None and reason:
             raise CheckpointError(f"prune.{what}: {reason}")
-    rows = _sample(data, words.examples)
+    rows = _sample(checkpoint, data, words.examples)
     pruned = checkpoint.copy()
     if words.layers is not None:
         pruned = _without_layers(pruned, words.layers, data, rows)
     if words.vocabulary is not None:
         pruned, told = trim(pruned, words.vocabulary, data)
         log.info("vocabulary: %s", told)
+        rows = _sample(pruned, data, words.examples)  # blocks may be other ones now
     if words.hidden_size is not None:
         pruned = without_dims(pruned, words, data, rows)
     if words.embeddings is not None:  # of the tokens and dimensions that are left, before what is refitted
@@ -75,9 +76,9 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock:
     return pruned
 
 
-def _sample(data: Splits, examples: int) -> list[int]:
-    """Row numbers of the training split, drawn by the seed."""
-    number = len(data.train)
+def _sample(checkpoint: Checkpoint, data: Splits, examples: int) -> list[int]:
+    """Row numbers of the training split in a checkpoint's tokens, drawn by the seed."""
+    number = len(checkpoint.encode(data, "train"))
     return sorted(np.random.default_rng(data.seed).permutation(number)[: min(examples, number)].tolist())
 
 

@@ -98,6 +98,7 @@ class MaskedLanguageModelling(LanguageModelling):
     name: ClassVar[str] = "masked-language-modelling"
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     head: ClassVar[str] = "ForMaskedLM"
+    families: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def refuse_loss(self, asked: str) -> str | None:
         """Of most imitated tokens nothing is asked, so none is the true class."""
@@ -117,6 +118,7 @@ class CausalLanguageModelling(LanguageModelling):
     name: ClassVar[str] = "causal-language-modelling"
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     head: ClassVar[str] = "ForCausalLM"
+    families: ClassVar[tuple[str, ...]] = ("decoder",)
     ahead: ClassVar[int] = 1
 
     @classmethod
