@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 from conftest import PIECES, SIZES, make_tokenizer, rows
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from distill import Data, Distill, Finetune, distill, finetune, load_data
+from distill import Data, Distill, Finetune, distill, finetune, library, load_data
 from distill import checkpoint as checkpoints
 from distill.data import NO_TARGET, collate, overlap, packing
 from distill.data.encoding import Rows
@@ -21,7 +23,10 @@ from distill.data.packing import encode_texts, frame_of
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, DataError, TrainingError
 from distill.losses import in_portions, kl
-from distill.recipe.settings import Mask
+from distill.pipeline import run
+from distill.preflight import prepare
+from distill.recipe import load as load_recipe
+from distill.recipe.settings import Mask, Recipe
 from distill.signals import read, tensors
 from distill.student import cut, from_config
 
@@ -44,8 +49,6 @@ def tokenizer_of(kind: str):
 
 def save_language(folder: Path, family: str, **more: object) -> Path:
     """A tiny checkpoint with a language-model head; its biases and norms are no two alike."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-
     tokenizer = tokenizer_of("bert" if family == "bert" else "gpt2")
     words = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 64} | more
     if family == "gpt2":
@@ -194,7 +197,7 @@ def test_paragraphs_files_and_folders_of_files_are_rows(tmp_path):
     ("task", "words", "message"),
     [
         (CAUSAL, {"mask": {"share": 0.2}}, "data.mask: only masked-language-modelling masks"),
-        (MASKED, {"label": "label"}, "data.label: masked-language-modelling learns from the texts alone"),
+        (MASKED, {"label": "topic"}, "data.label: masked-language-modelling learns from the texts alone"),
         (MASKED, {"text": ["text", "label"]}, "takes one text column"),
         ("text-classification", {"packed": True}, "data.packed: a word of language modelling"),
     ],
@@ -410,3 +413,106 @@ def test_a_decoder_has_no_encoder_to_freeze(gpt2, causal):
         finetune(gpt2, Finetune(epochs=1, freeze=["encoder"]), data=causal)
     made = finetune(gpt2, Finetune(epochs=1, max_steps=1, freeze=["embeddings"], dtype="float32"), data=causal)
     assert (made.model.lm_head.weight == gpt2.model.lm_head.weight).all(), "tied to the embeddings"
+
+
+# ------------------------------------------------------------------------------------- recipes, and what they refuse
+
+
+@pytest.fixture
+def language_recipe(tmp_path, corpus):
+    """Writes a small recipe for a family's language model; keyword arguments replace whole sections."""
+
+    def write(family: str, **sections: object) -> Path:
+        teacher = tmp_path / f"teacher-{family}"
+        if not teacher.exists():
+            save_language(teacher, family)
+        recipe = {
+            "task": MASKED if family == "bert" else CAUSAL,
+            "teacher": {"checkpoint": str(teacher)},
+            "student": {"layers": 1},
+            "data": {"source": str(corpus), "validation": 0.2, "test": 0.2, "max_length": 24},
+            "steps": [{"distill": {"epochs": 1, "max_steps": 2}}],
+            "timing": {"batch": [1], "rounds": 3},
+            "track": {"wandb": "off", "energy": False},
+        }
+        path = tmp_path / f"{family}.yaml"
+        path.write_text(json.dumps({key: value for key, value in {**recipe, **sections}.items() if value is not None}))
+        return path
+
+    return write
+
+
+def problems(path: Path) -> list[str]:
+    return prepare(load_recipe(path), path.parent, fetch=False).problems
+
+
+@pytest.mark.parametrize("name", ["distilbert", "distilgpt2"])
+def test_a_shipped_recipe_trains_two_steps_with_a_tiny_teacher(tmp_path, corpus, without_memory, name):
+    recipe = load_recipe(library.find("recipes", name)).model_dump(mode="json", exclude_none=True)
+    family = "bert" if name == "distilbert" else "gpt2"
+    teacher = save_language(
+        tmp_path / "teacher", family, **{"n_layer" if family == "gpt2" else "num_hidden_layers": 12}
+    )
+    recipe["teacher"] = {"checkpoint": str(teacher)}
+    recipe["data"] |= {"source": {"path": str(corpus)}, "validation": 0.2, "test": 0.2, "max_length": 24}
+    recipe["steps"][0]["distill"] |= {"max_steps": 2, "epochs": 2}
+    recipe |= {"expect": {}, "track": {"wandb": "off", "energy": False}, "ship": None}
+    recipe["timing"] |= {"rounds": 3, "tokens": 24}
+    report = run(Recipe(**recipe), tmp_path / "run", beside=tmp_path)
+    assert report.training[0]["records"][-1]["step"] == 2
+    assert set(report.training[0]["records"][-1]["terms"]) == {"logits", "labels", "hidden_states"}
+    assert [row.metric for row in report.ledger.rows] == ["perplexity", "perplexity"]
+
+
+def test_a_general_student_becomes_the_student_of_a_task(tmp_path, language_recipe, topics_csv, headed, without_memory):
+    general = language_recipe("bert", student={"layers": 2})
+    run(load_recipe(general), tmp_path / "general", beside=tmp_path)
+    recipe = {
+        "task": "text-classification",
+        "teacher": {"checkpoint": str(headed)},
+        "student": {"checkpoint": "general/1-distill"},
+        "data": {"source": str(topics_csv), "validation": 0.2, "test": 0.2, "max_length": 16},
+        "steps": [{"distill": {"imitate": {"logits": 1.0, "hidden_states": 1.0}, "epochs": 1, "max_steps": 2}}],
+        "timing": {"batch": [1], "rounds": 3},
+        "track": {"wandb": "off", "energy": False},
+    }
+    path = tmp_path / "topics.yaml"
+    path.write_text(json.dumps(recipe))
+    assert problems(path) == []
+    run(load_recipe(path), tmp_path / "task", beside=tmp_path)
+    start = checkpoints.load(tmp_path / "task" / "student").model.state_dict()
+    body = checkpoints.load(tmp_path / "general" / "1-distill").model.state_dict()
+    shared = [name for name in start if name.startswith("bert.") and "pooler" not in name]
+    assert shared and all((start[name] == body[name]).all() for name in shared)
+
+
+@pytest.mark.parametrize(
+    ("family", "sections", "message"),
+    [
+        ("bert", {"task": CAUSAL}, "causal-language-modelling takes an decoder, and a bert is an encoder"),
+        ("gpt2", {"task": MASKED}, "masked-language-modelling takes an encoder, and a gpt2 is an decoder"),
+        ("bert", {"data": {"max_length": 80}}, "data.max_length: 80 tokens, but the teacher has 64 positions"),
+        ("bert", {"metric": "accuracy"}, "accuracy does not fit a masked language modelling; these do: perplexity"),
+    ],
+)
+def test_what_can_not_work_is_told_before_anything_is_loaded(language_recipe, corpus, family, sections, message):
+    if "data" in sections:
+        sections = {"data": {"source": str(corpus), **sections["data"]}}
+    (problem,) = problems(language_recipe(family, **sections))
+    assert message in problem
+
+
+def test_a_teacher_without_a_language_model_head_is_refused_unless_one_is_trained(language_recipe, body):
+    (problem,) = problems(language_recipe("bert", teacher={"checkpoint": str(body)}))
+    assert (
+        problem
+        == "teacher: a BertModel has no head for masked-language-modelling; give it a `finetune`, which trains one"
+    )
+    assert problems(language_recipe("bert", teacher={"checkpoint": str(body), "finetune": {"epochs": 1}})) == []
+
+
+def test_a_new_head_is_tied_to_the_embeddings_that_stay(body, masked):
+    headed = checkpoints.load(body, masked.task, new_head=True)
+    table = headed.model.get_input_embeddings().weight
+    assert headed.model.get_output_embeddings().weight is table
+    assert (AutoModel.from_pretrained(body).get_input_embeddings().weight == table).all()

@@ -383,10 +383,14 @@ def test_every_shipped_card_loads_with_hashes_and_a_pinned_revision(name):
     ("change", "expected"),
     [
         ({"sha256": {"config.json": "0" * 64}}, "sha256 lacks model.safetensors"),
-        ({"folder": None, "hub": {"id": "a/b", "revision": "main"}, "sha256": {"model.safetensors": "0" * 64}},
-         "sha256 lacks config.json"),
-        ({"folder": None, "hub": {"id": "a/b", "revision": "1" * 40}, "sha256": {"config.json": "0" * 64}},
-         "sha256 lacks model.safetensors"),
+        (
+            {"folder": None, "hub": {"id": "a/b", "revision": "main"}, "sha256": {"model.safetensors": "0" * 64}},
+            "sha256 lacks config.json",
+        ),
+        (
+            {"folder": None, "hub": {"id": "a/b", "revision": "1" * 40}, "sha256": {"config.json": "0" * 64}},
+            "sha256 lacks model.safetensors",
+        ),
         ({"sha256": {"config.json": "0" * 63, "model.safetensors": "0" * 64}}, "String should match pattern"),
         ({"folder": None}, "say where the checkpoint is: `package`, `hub` or `folder`"),
         ({"family": "decoder"}, "family: a bert is of the kind encoder, not decoder"),

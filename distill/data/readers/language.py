@@ -64,7 +64,7 @@ class LanguageReader:
     ) -> tuple[dict[str, Rows], LanguageModelling]:
         """Texts alone. Raises DataError for a missing column, what is no text, and words about labels."""
         for word in ("label", "separator", "problem"):
-            if word in data.model_fields_set:
+            if getattr(data, word) != type(data).model_fields[word].default:  # a recipe may write defaults out
                 raise DataError(f"data.{word}: {self.task.name} learns from the texts alone; leave it out")
         if len(data.text_columns) != 1:
             raise DataError(f"data.text: {self.task.name} takes one text column")
