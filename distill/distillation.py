@@ -287,6 +287,14 @@ def token_loss(engine: Engine, encoded: Encoded, task: Task) -> float:
     return float(summed[0] / summed[1])
 
 
+def cut_off(share: float, task: Task) -> str:
+    """Says of texts that did not end."""
+    return (
+        f"{100 * share:.1f} % of them don't end before generation.max_new_tokens = {task.words.max_new_tokens}, where "
+        "they are cut off"
+    )
+
+
 def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | None = None) -> Splits:
     """The data with the texts that a teacher writes for its training split in place of its own (Kim and Rush 2016).
 
@@ -300,7 +308,9 @@ def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | N
 
     def write() -> np.ndarray:
         texts = answer_all(Torch(teacher.model, dtype), encoded, task, title="the teacher writes")
-        return np.frombuffer(json.dumps(texts.tolist()).encode(), dtype=np.uint8)
+        if cut := task.unended(texts):
+            log.warning("the teacher's texts: %s", cut_off(cut, task))
+        return np.frombuffer(json.dumps(task.predictions(texts).tolist()).encode(), dtype=np.uint8)
 
     facts = {"texts": fingerprint(encoded), "dtype": str(dtype), "written": task.words.model_dump(mode="json")}
     texts = json.loads((keep(facts, write) if keep else write()).tobytes())

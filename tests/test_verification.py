@@ -76,7 +76,7 @@ def timed(monkeypatch):
     """Latencies as the report claims them, times a factor a format."""
     factors: dict[str, float] = {}
 
-    def measure(engines, inputs, timing):
+    def measure(engines, inputs, timing, words=None):
         assert timing.batch == [1]
         assert (timing.tokens, timing.threads) == (12, 1)
         names = ["1-distill.transformers", "2-quantize.onnx-fp32", "2-quantize.onnx-int8"]

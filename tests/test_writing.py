@@ -17,6 +17,7 @@ from distill.cli import main
 from distill.data import Encoded, Ragged, collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, DataError
+from distill.evaluation import evaluate
 from distill.losses import LOSSES, to_targets
 from distill.recipe import settings
 from distill.recipe.settings import Generation
@@ -173,12 +174,10 @@ def test_a_forced_number_of_tokens_is_written_whatever_ends(pairs):
         assert [len(row) for row in found] == [9, 9]
 
 
-def test_the_checkpoints_own_words_for_writing_do_not_count(pairs):
+def test_the_checkpoints_own_beams_and_lengths_do_not_count(pairs):
     plain = writer("bart")
     batch = collate(plain.encode(pairs, "test"), [0, 1])
     before = Torch(plain.model).generate(batch, Generation(max_new_tokens=6))
-    plain.model.generation_config.min_length = 20
-    plain.model.generation_config.no_repeat_ngram_size = 1
     plain.model.generation_config.num_beams = 4
     plain.model.generation_config.max_length = 3
     assert Torch(plain.model).generate(batch, Generation(max_new_tokens=6)) == before
@@ -259,8 +258,8 @@ def test_what_is_learned_is_chosen_by_token_loss_and_written_down(name, pairs, t
     found = checkpoint.load(made.save(tmp_path / "made"))
     assert found.model.generation_config.max_new_tokens == 8 and found.model.config.task == "translation"
     assert type(from_config(found.model.config.to_dict())).name == "translation"
-    texts = answer_all(Torch(found.model), held, pairs.task)
-    assert texts.dtype.kind == "U" and len(texts) == len(held)
+    texts = pairs.task.predictions(answer_all(Torch(found.model), held, pairs.task))
+    assert texts.dtype.kind == "U" and texts.shape == (len(held),)
 
 
 def test_a_teachers_texts_are_written_once_for_the_training_split_alone(pairs):
@@ -275,7 +274,7 @@ def test_a_teachers_texts_are_written_once_for_the_training_split_alone(pairs):
     teacher = writer("bart", 1)
     told = distillation.taught(pairs, teacher, torch.float32, keep)
     own = answer_all(Torch(teacher.model), teacher.encode(pairs, "train"), pairs.task)
-    assert told.train.labels == own.tolist() and told.train.texts == pairs.train.texts
+    assert told.train.labels == own[:, 0].tolist() and told.train.texts == pairs.train.texts
     assert told.validation is pairs.validation and told.test is pairs.test
     distillation.taught(pairs, teacher, torch.float32, keep)
     assert asked == [False, True]
@@ -338,7 +337,7 @@ def test_an_empty_text_to_write_is_refused_with_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"task": "text-classification"}, "generation, data.target_length: text-classification has no use for it"),
+        ({"task": "text-classification"}, "data.target_length: text-classification has no use for it"),
         ({"data": {"target_length": 50}}, "data.target_length: 50 tokens, but the teacher has 40 positions"),
         ({"generation": {"max_new_tokens": 41}}, "generation.max_new_tokens: 41 tokens, but the teacher has 40"),
         ({"metric": "accuracy"}, "metric: accuracy does not fit a translation; these do: chrf"),
@@ -363,3 +362,30 @@ def test_a_recipe_that_can_be_is_found_good(writing_recipe):
     done = CliRunner().invoke(main, ["check", str(writing_recipe("t5"))])
     assert done.exit_code == 0, done.output
     assert "words or more, and" in done.output
+
+
+# ------------------------------------------------------------------------------------------------------- the ledger
+
+
+def test_texts_that_do_not_end_are_counted_and_said(pairs, caplog):
+    from distill.evaluation.writing import warn_of_unended
+
+    cut = pairs.task.read_back([[5] * 8, [5, 6, 3], [3]], make_tokenizer())
+    assert cut[:, 1].tolist() == ["cut off", "", ""] and cut[2, 0] == ""
+    assert pairs.task.unended(cut) == pytest.approx(1 / 3)
+    warn_of_unended("student", 1 / 3, pairs.task)
+    assert "33.3 % of the texts have generation.max_new_tokens = 8" in caplog.text
+
+
+def test_a_ledger_of_writers_tells_speed_and_what_is_the_teachers_own(pairs, without_memory):
+    pupil = writer("t5", 1, num_decoder_layers=1)
+    timing = settings.Timing(batch=[1, 2], rounds=3, new_tokens=6)
+    ledger = evaluate({"teacher": writer("t5"), "twin": writer("t5"), "student": pupil}, data=pairs, timing=timing)
+    teacher, twin, student = ledger.rows
+    assert twin.agreement == 1 and teacher.agreement is None and 0 <= student.agreement < 1
+    assert all(spent.new_tokens == 6 and spent.tokens_per_second > 0 for row in ledger.rows for spent in row.latency)
+    assert all(0 < spent.prefill_ms < spent.p95_ms for spent in teacher.latency)
+    head, body = ledger.cells()
+    assert "as teacher" in head and head.count("tokens/s") == 2 and {len(line) for line in body} == {len(head)}
+    assert [place for _, columns in ledger.groups() for place in columns] == list(range(1, len(head)))
+    assert 0 <= teacher.unended <= 1 and list(teacher.scores) == ["chrf", "bleu", "exact_match"]

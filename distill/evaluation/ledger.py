@@ -8,10 +8,16 @@ from typing import Any
 from distill.evaluation.timing import Latency
 from distill.tasks import LOWER
 
+_SPEED = ("vs eager", "vs same engine")
+
 
 @dataclass
 class Row:
-    """One checkpoint in one format. `retained` and `p_value` compare with the teacher's own row."""
+    """One checkpoint in one format. `retained`, `p_value` and `agreement` compare with the teacher's own row.
+
+    Where text is written, `agreement` is how much of it is the teacher's own (whole texts, or tokens place by place)
+    and `unended` the share of texts that had as many tokens as they may have.
+    """
 
     name: str
     format: str
@@ -31,6 +37,8 @@ class Row:
     calibration: dict[str, Any] | None = None
     latency: list[Latency] = field(default_factory=list)
     memory_mb: float | None = None
+    agreement: float | None = None
+    unended: float | None = None
 
     @property
     def merit(self) -> float:
@@ -92,13 +100,24 @@ class Ledger:
         quality = ["", self.teacher.metric, "95 % interval", "kept", "p", "worst class"]
         size = ["params", "size", "of teacher", "memory"]
         timed = self.teacher.latency
-        speed = [word for place in timed for word in (f"ms, batch {place.batch}", "vs eager", "vs same engine")]
-        return [*quality, *size, *speed], [self._cells(row, len(timed)) for row in self.rows]
+        speed = [word for place in timed for word in (f"ms, batch {place.batch}", *_SPEED, *_writing(place))]
+        same = ["as teacher"] * self._compares
+        return [*quality, *same, *size, *speed], [self._cells(row, len(timed)) for row in self.rows]
+
+    @property
+    def _compares(self) -> bool:
+        """Whether texts were held against the teacher's own."""
+        return any(row.agreement is not None for row in self.rows)
 
     def groups(self) -> list[tuple[str, range]]:
         """The columns that belong together, for narrow places."""
-        timed = len(self.teacher.latency)
-        return [("kept", range(1, 6)), ("smaller", range(6, 10)), ("faster", range(10, 10 + 3 * timed))]
+        speed = sum(1 + len(_SPEED) + len(_writing(place)) for place in self.teacher.latency)
+        kept = 6 + self._compares
+        return [
+            ("kept", range(1, kept)),
+            ("smaller", range(kept, kept + 4)),
+            ("faster", range(kept + 4, kept + 4 + speed)),
+        ]
 
     def _cells(self, row: Row, timed: int) -> list[str]:
         worst = f"{row.worst_class['name']} {row.worst_class['score']:.3f}" if row.worst_class else "–"
@@ -109,6 +128,7 @@ class Ledger:
             "–" if row.retained is None else f"{100 * row.retained:.1f} %",
             "–" if row.p_value is None else f"{row.p_value:.2f}",
             worst,
+            *(["–" if row.agreement is None else f"{100 * row.agreement:.1f} %"] * self._compares),
             f"{row.params / 1e6:.2f} M",
             f"{row.bytes / 1e6:.2f} MB",
             f"{self.ratio_of_size(row):.3f}",
@@ -119,6 +139,7 @@ class Ledger:
                 f"{row.latency[place].p50_ms:.{0 if row.latency[place].p50_ms >= 100 else 2}f}",
                 _times(self.against_eager(row, place)),
                 _times(self.against_same_engine(row, place)),
+                *(f"{figure:.1f}" for figure in _writing(row.latency[place]).values()),
             ]
         return cells
 
@@ -132,6 +153,12 @@ class Ledger:
 
     def __str__(self) -> str:
         return self.markdown()
+
+
+def _writing(spent: Latency) -> dict[str, float]:
+    """What is told of writing besides, where text was written."""
+    told = {"prefill ms": spent.prefill_ms, "tokens/s": spent.tokens_per_second}
+    return {name: figure for name, figure in told.items() if figure is not None}
 
 
 def _ratio(row: Row, baseline: Row, place: int) -> float | None:

@@ -32,6 +32,7 @@ class Quality:
     batch: int | None
     confusion: list[list[int]] | None = None
     calibration: dict[str, Any] | None = None
+    unended: float | None = None
 
     @property
     def worst_class(self) -> tuple[str, float] | None:
@@ -80,6 +81,7 @@ def measure_quality(
         batch=size,
         confusion=task.confusion(predictions, encoded.labels),
         calibration=None if confidences is None else calibrate(confidences, encoded.labels),
+        unended=task.unended(answers),
     )
 
 

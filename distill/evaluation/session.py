@@ -23,11 +23,14 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
 from distill.evaluation.quality import Quality, measure_quality, paired_p_value
 from distill.evaluation.timing import measure_latency
+from distill.evaluation.writing import agreements, warn_of_unended
 from distill.export import as_graph
 from distill.recipe import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_NEW_TOKENS = 32
 
 
 @dataclass
@@ -109,10 +112,12 @@ def _require_labels(folder: Path, config: dict[str, object], data: Splits) -> No
 
 def score(subject: Subject, data: Splits) -> Quality:
     """The quality of one subject on the test split."""
-    return measure_quality(
+    found = measure_quality(
         subject.open(), subject.encoded(data), data.task, threshold=subject.threshold, seed=data.seed,
         title=f"score {subject.name} {subject.format}",
     )  # fmt: skip
+    warn_of_unended(f"{subject.name} ({subject.format})", found.unended, data.task)
+    return found
 
 
 def make_ledger(
@@ -120,19 +125,42 @@ def make_ledger(
 ) -> Ledger:
     """Times all subjects in one interleaved session, measures their memory, and holds each against the first."""
     encoded = [subject.encoded(data) for subject in subjects]
-    if timing.tokens is None:  # no longer than the shortest model takes
-        timing = timing.model_copy(update={"tokens": min(int(np.median(rows.lengths)) for rows in encoded)})
-    latencies = measure_latency([subject.open(timing.threads) for subject in subjects], encoded, timing)
+    timing = _settled(timing, subjects, encoded, data)
+    engines = [subject.open(timing.threads) for subject in subjects]
+    latencies = measure_latency(engines, encoded, timing, data.task.words if data.task.writes else None)
     teacher, labels = qualities[0], encoded[0].labels
+    same = agreements(engines, qualities, encoded, data.task, timing) if data.task.writes else [None] * len(subjects)
     rows = []
-    for subject, quality, latency in zip(tqdm(subjects, desc="memory"), qualities, latencies, strict=True):
+    for subject, quality, latency, agreement in zip(
+        tqdm(subjects, desc="memory"), qualities, latencies, same, strict=True
+    ):
         row = _row(subject, quality)
+        row.agreement = agreement if quality is not teacher else None
         row.latency, row.memory_mb = latency, peak_memory(subject.served)
         if quality is not teacher:
             row.retained = tasks.retained(quality.score, teacher.score, lower=data.task.lower)
             row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
     return Ledger(rows)
+
+
+def _settled(
+    timing: settings.Timing, subjects: Sequence[Subject], encoded: Sequence[Encoded], data: Splits
+) -> settings.Timing:
+    """How many tokens are read and written, where the recipe doesn't say it: no more than the shortest model takes."""
+    told: dict[str, int] = {}
+    if timing.tokens is None:
+        told["tokens"] = min(int(np.median(rows.lengths)) for rows in encoded)
+    if data.task.writes:
+        sizes = [anatomy.size(checkpoints.read_config(subject.folder), "positions") for subject in subjects]
+        room = min((size for size in sizes if size is not None), default=None)
+        written = [int(np.median(rows.targets.lengths)) for rows in encoded if rows.decoder_start is not None]
+        new = max(2, timing.new_tokens or min(written, default=_NEW_TOKENS))
+        told["new_tokens"] = new if room is None else min(new, room - 1)
+        if room is not None and not written:  # what a decoder reads and what it writes share its positions
+            told["new_tokens"] = min(new, room // 2)
+            told["tokens"] = min(told.get("tokens", timing.tokens), room - told["new_tokens"])
+    return timing.model_copy(update=told)
 
 
 def _row(subject: Subject, quality: Quality) -> Row:
@@ -143,6 +171,7 @@ def _row(subject: Subject, quality: Quality) -> Row:
         worst_class={"name": worst[0], "score": worst[1]} if worst else None,
         params=subject.parameters, bytes=subject.bytes, scored_at_batch=quality.batch,
         by_class=quality.by_class, confusion=quality.confusion, calibration=quality.calibration,
+        unended=quality.unended,
     )  # fmt: skip
 
 

@@ -120,6 +120,7 @@ class CausalLanguageModelling(LanguageModelling):
     head: ClassVar[str] = "ForCausalLM"
     families: ClassVar[tuple[str, ...]] = ("decoder",)
     ahead: ClassVar[int] = 1
+    writes: ClassVar[bool] = True
 
     @classmethod
     def serves(cls, architecture: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -36,6 +36,7 @@ class Task:
     problem: Problem
     labels: tuple[str, ...]
     metric: str
+    words: Generation = field(default_factory=Generation)  # how texts are written
 
     name: ClassVar[str]
     auto_class: ClassVar[str]
@@ -44,6 +45,7 @@ class Task:
     head_labels: ClassVar[bool] = True  # whether the head has a logit a label, not one a token of the vocabulary
     by_token: ClassVar[bool] = False  # whether there are logits for each token
     generates: ClassVar[bool] = False  # whether an engine's answer to a row is a text of its own
+    writes: ClassVar[bool] = False  # whether its models can write a text
 
     @classmethod
     def serves(cls, architecture: str) -> bool:
@@ -61,7 +63,7 @@ class Task:
 
     def writing(self, words: Generation | None) -> Task:
         """The same task with other words for how texts are written, where it writes any."""
-        return self
+        return replace(self, words=words) if words is not None and self.writes else self
 
     def settle(self, model: PreTrainedModel) -> None:
         """Writes down, in a model's configs, what whoever answers with it must know; nothing for most tasks."""
@@ -119,6 +121,10 @@ class Task:
         Never call it on a test split.
         """
         return 0.5
+
+    def unended(self, answers: Array) -> float | None:
+        """The share of written texts that have as many tokens as they may have; None where none are written."""
+        return None
 
     def moved(self, found: Array, expected: Array) -> float:
         """How far answers are from those expected: the mean square, of what is a number in both."""

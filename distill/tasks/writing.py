@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distill.recipe.settings import Generation
-from distill.tasks.metrics import METRICS
+from distill.tasks.metrics import METRICS, PERFECT
 from distill.tasks.task import Array, Task
 
 if TYPE_CHECKING:
@@ -21,16 +20,17 @@ if TYPE_CHECKING:
     from distill.engines import Engine
 
 _NO_TARGET = -100
+CUT_OFF = "cut off"
 
 
 @dataclass(frozen=True)
 class TextToText(Task):
     """One text to another. Answers and predictions are texts; there are no labels, as the classes are the vocabulary.
 
-    `words` say how a text is written, and `prefix` what stands before each text that is read.
+    `prefix` is what stands before each text that is read. An answer is a row of two: the text, and a mark where it has
+    as many tokens as it may have.
     """
 
-    words: Generation = field(default_factory=Generation)
     prefix: str = ""
 
     name: ClassVar[str] = "text-to-text"
@@ -40,6 +40,7 @@ class TextToText(Task):
     head_labels: ClassVar[bool] = False
     by_token: ClassVar[bool] = True
     generates: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     @classmethod
     def serves(cls, architecture: str) -> bool:
@@ -49,11 +50,7 @@ class TextToText(Task):
     @property
     def head_config(self) -> dict[str, Any]:
         """The task's name, which no architecture tells, and the prefix."""
-        return {"task": self.name, **({"prefix": self.prefix} if self.prefix else {})}
-
-    def writing(self, words: Generation | None) -> TextToText:
-        """The same task with other words for how texts are written."""
-        return self if words is None else replace(self, words=words)
+        return {"task": self.name, "prefix": self.prefix}
 
     def settle(self, model: PreTrainedModel) -> None:
         """Writes down, in a model's configs, what whoever answers with it must know."""
@@ -64,7 +61,7 @@ class TextToText(Task):
         many = self.words.beams > 1
         told.length_penalty = self.words.length_penalty if many else None
         told.early_stopping = self.words.early_stopping if many else None
-        told.max_length, told.min_length, told.no_repeat_ngram_size = None, None, None
+        told.max_length = None
 
     # -------------------------------------------------------------------------------------------- what is trained
 
@@ -79,13 +76,18 @@ class TextToText(Task):
     # ------------------------------------------------------------------------------------------- what is answered
 
     def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
-        """The texts that an engine writes, (rows,)."""
+        """What an engine writes, (rows, 2)."""
         return self.read_back(engine.generate(batch, self.words), encoded.tokenizer)
 
     def read_back(self, written: Sequence[Sequence[int]], tokenizer: Any) -> Array:
-        """Token ids as texts, without special tokens."""
-        texts = [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in written]
-        return np.array(texts, dtype=np.str_)
+        """Token ids as answers, without special tokens."""
+        cutter = getattr(tokenizer, "backend_tokenizer", tokenizer)  # the same text with and without transformers
+        most = self.words.max_new_tokens
+        rows = [
+            (cutter.decode(list(ids), skip_special_tokens=True).strip(), CUT_OFF if len(ids) >= most else "")
+            for ids in written
+        ]
+        return np.array(rows, dtype=np.str_).reshape(-1, 2)
 
     def reduce(self, logits: Array, batch: Batch) -> Array:
         """(rows, 2): the loss, in nats, of all tokens of the text to write, each behind the right ones, and how many
@@ -102,12 +104,16 @@ class TextToText(Task):
         return found
 
     def predictions(self, answers: Array, threshold: float = 0.5) -> Array:
-        """The texts themselves."""
-        return answers
+        """The texts."""
+        return answers[:, 0]
+
+    def unended(self, answers: Array) -> float:
+        """The share of texts that have as many tokens as they may have."""
+        return float((answers[:, 1] == CUT_OFF).mean())
 
     def moved(self, found: Array, expected: Array) -> float:
         """One less the chrF of what is written now to what was, both in whole."""
-        return 1 - METRICS["chrf"](found, expected) / 100
+        return 1 - METRICS["chrf"](found[:, 0], expected[:, 0]) / PERFECT["chrf"]
 
     # ---------------------------------------------------------------------------------------------- how it is judged
 
@@ -119,7 +125,7 @@ class TextToText(Task):
 
     def answer(self, answers: Array, threshold: float = 0.5) -> list[str]:
         """The texts."""
-        return answers.tolist()
+        return self.predictions(answers).tolist()
 
 
 @dataclass(frozen=True)

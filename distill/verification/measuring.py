@@ -136,13 +136,15 @@ def check_latency(
     if problem := _unreasonable(timed, manifest.preprocessing.max_length):
         return [Finding(claim.name, "FAILS", f"{claim.value:.3g}", why=problem) for claim in wanted]
     timing = settings.Timing(
-        batch=[spent.batch for spent in timed], tokens=timed[0].tokens, threads=timed[0].threads, rounds=rounds
-    )
+        batch=[spent.batch for spent in timed], tokens=timed[0].tokens, threads=timed[0].threads, rounds=rounds,
+        new_tokens=timed[0].new_tokens,
+    )  # fmt: skip
+    words = None if timed[0].new_tokens is None else recipe.generation or settings.Generation()
     with tempfile.TemporaryDirectory(prefix="distill-verify-") as scratch:
         teachers, why_not = _teacher(recipe, manifest, Path(scratch), rows[0].params, timing.threads, wanted)
         try:
             engines = {form: subject.open(timing.threads) for form, subject in opened.subjects.items()}
-            measured = _measure(rows, manifest, {**engines, **teachers}, timing)
+            measured = _measure(rows, manifest, {**engines, **teachers}, timing, words)
         except Exception as error:  # what an engine raises on a stranger's graph is its own
             why = f"it can't be timed ({first_line(error)})"
             return [Finding(claim.name, "FAILS", f"{claim.value:.3g}", why=why) for claim in wanted]
@@ -167,14 +169,22 @@ def _unreasonable(timed: Sequence[Any], longest: int) -> str | None:
         numbers = (spent.batch, spent.tokens, spent.threads)
         if not all(isinstance(number, int) and number >= 1 for number in numbers) or spent.threads > 1024:
             return "report.json tells no sizes that can be timed"
+        written = 1 if spent.new_tokens is None else spent.new_tokens
+        if not isinstance(written, int) or not 1 <= written <= longest:
+            return "report.json tells texts of a length that isn't written here"
         if spent.tokens > longest or spent.batch * spent.tokens > _LARGEST_BATCH * max(32, longest):
             return f"report.json tells batches of {spent.batch} by {spent.tokens} tokens, which can't be asked here"
-    return None if len({(spent.tokens, spent.threads) for spent in timed}) == 1 else "report.json tells mixed sizes"
+    return (
+        None
+        if len({(spent.tokens, spent.new_tokens, spent.threads) for spent in timed}) == 1
+        else "report.json tells mixed sizes"
+    )
 
 
 def _measure(
-    rows: Sequence[Row], manifest: Manifest, engines: Mapping[str, Engine], timing: settings.Timing
-) -> dict[str, float]:
+    rows: Sequence[Row], manifest: Manifest, engines: Mapping[str, Engine], timing: settings.Timing,
+    words: settings.Generation | None,
+) -> dict[str, float]:  # fmt: skip
     """The claims' names with the ratios found here."""
     from distill.data import Encoded
     from distill.evaluation.timing import measure_latency
@@ -182,7 +192,8 @@ def _measure(
     words = manifest.probe
     ids = probe.batch_of(words.seed, words.vocabulary, [_IDS], manifest.preprocessing.pad_id)["input_ids"][0]
     inputs = Encoded(ids, np.zeros_like(ids), np.array([0, _IDS]), np.zeros(1), manifest.preprocessing.pad_id, 0)
-    found = dict(zip(engines, measure_latency(list(engines.values()), [inputs] * len(engines), timing), strict=True))
+    spent = measure_latency(list(engines.values()), [inputs] * len(engines), timing, words)
+    found = dict(zip(engines, spent, strict=True))
     shipped = claims.shipped_rows(rows, manifest.formats)
     again = [
         replace(row, latency=found.get(claims.TEACHER.get(row.format, ""), []))

@@ -58,6 +58,12 @@ class Timing(Settings):
 
     batch: list[int] = Field([1, 32], min_length=1, description="batch sizes; `expect` judges the first")
     tokens: int | None = Field(None, ge=2, description="tokens an example; the median of the test split when not said")
+    new_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="tokens that are written for an example, whatever would end them; the median of the test split's "
+        "texts to write when not said, 32 where it has none",
+    )
     threads: int = Field(1, ge=1, description="threads an engine may use")
     rounds: int = Field(10, ge=3, description="measured answers for each engine and batch")
 

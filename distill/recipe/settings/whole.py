@@ -54,7 +54,7 @@ class Step(Settings):
 _WRITING = ("text-to-text", "translation", "summarization")
 # Words that only some tasks have a use for.
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "generation": _WRITING,
+    "generation": (*_WRITING, "causal-language-modelling"),
     "data.prefix": _WRITING,
     "data.target_length": _WRITING,
 }
