@@ -191,6 +191,13 @@ def require_fit(
     if not data.task.head_labels:
         _require_same_vocabulary(student, teacher, data)
     asked = words.imitate.hidden_states
+    by_token = data.task.by_token and data.task.head_labels and words.imitate.logits is not None
+    if by_token and not _same_tokens(student, teacher, data):
+        raise CheckpointError(
+            "imitate.logits: student and teacher cut texts into different tokens, or to different lengths, so their "
+            "logits can't be compared token by token; take a student with the teacher's tokenizer, or keep the tokens "
+            "that training texts use (`vocabulary: used`)"
+        )
     if asked is None:
         return []
     pairs = layer_pairs(asked, student.model.config.to_dict(), teacher.model.config.to_dict())
@@ -271,8 +278,7 @@ def _train(
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
-    set_threshold(checkpoint, data)
-    task.settle(model)
+    settle(checkpoint, data)
     return checkpoint
 
 
@@ -319,9 +325,14 @@ def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | N
     return replace(data, train=Rows(data.train.texts, texts), _encoded={})
 
 
-def set_threshold(checkpoint: Checkpoint, data: Splits) -> None:
-    """Chooses, on validation, the probability from which one of many labels counts as given; kept in the config."""
-    if data.task.problem == "multi_label_classification":
+def settle(checkpoint: Checkpoint, data: Splits) -> None:
+    """What answers hang on beside the weights, kept in the config: the probability from which one of many labels, or no
+    answer, counts as given, chosen on validation; and what windows of a long text share.
+    """
+    data.task.settle(checkpoint.model)
+    if data.task.windows:
+        checkpoint.model.config.window_stride = data.words.stride
+    if data.task.chooses:
         held = checkpoint.encode(data, "validation")
-        logits = answer_all(Torch(checkpoint.model), held)
-        checkpoint.model.config.threshold = data.task.choose_threshold(logits, held.labels)
+        answers = answer_all(Torch(checkpoint.model), held, data.task)
+        checkpoint.model.config.threshold = data.task.choose_threshold(answers, held.labels)

@@ -1,14 +1,15 @@
-"""Asking a compact checkpoint: texts in, labels with their probabilities out. Graphs are served without torch."""
+"""Asking a compact checkpoint: texts in, labels, entities or answers out. Graphs are served without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from distill import checkpoint as checkpoints
 from distill import tasks
+from distill.data.batching import collate
+from distill.data.readers import READERS
 from distill.engines import GRAPHS, Engine, OnnxRuntime, graph_in
 from distill.errors import CheckpointError, DataError
 from distill.safety import read_json
@@ -32,28 +33,25 @@ class Predictor:
         self.config = checkpoints.read_config(self.folder)
         self.task = tasks.from_config(self.config)
         checkpoints.inspect(self.folder)
-        self.tokenizer = preprocessing.open_tokenizer(self.folder, self.config)
-        self.typed = preprocessing.typed(preprocessing.words_of(self.folder))
-        self.threshold = self.config.get("threshold", 0.5)
+        self.cutter = preprocessing.cutter_of(self.folder, self.config)
+        self.threshold = tasks.threshold_of(self.config)
         self.engine = _engine(self.folder, format)
 
-    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
-        """For each text (or pair of texts) its predicted labels with their probabilities, best first.
+    def predict(self, texts: Sequence[Any]) -> list[Any]:
+        """What the checkpoint says of each text.
 
-        One label has one entry, many labels have any number, a regression has its number.
+        Classification takes a text or a pair of them and gives the predicted labels with their probabilities, best
+        first (one label, any number of many labels, or a regression's number); token classification takes a sentence,
+        whose words stand between blanks, or a list of words, and gives its entities with text, tag, score, start and
+        end, counted in words. Raises DataError.
         """
         if isinstance(texts, str):  # else each of its letters would be asked
             raise DataError("predict: takes a list of texts, not one text")
         answers = []
         for start in range(0, len(texts), _AT_ONCE):
-            found = self.tokenizer.encode_batch(list(texts[start : start + _AT_ONCE]))
-            batch = {
-                "input_ids": np.array([row.ids for row in found], dtype=np.int64),
-                "attention_mask": np.array([row.attention_mask for row in found], dtype=np.int64),
-            }
-            if self.typed:
-                batch["token_type_ids"] = np.array([row.type_ids for row in found], dtype=np.int64)
-            answers += self.task.answer(self.engine.answer(batch), self.threshold)
+            encoded = READERS[self.task.name].asked(texts[start : start + _AT_ONCE], self.cutter)
+            found = self.task.ask(self.engine, collate(encoded, range(len(encoded))), encoded)
+            answers += self.task.answer(found, self.threshold, encoded.about)
         return answers
 
 

@@ -18,7 +18,7 @@ from sklearn import metrics
 
 from distill import Predictor, evaluate, export, load_recipe
 from distill.checkpoint import Checkpoint
-from distill.distillation import set_threshold
+from distill.distillation import settle
 from distill.engines import OnnxRuntime, Torch, answer_all
 from distill.errors import CheckpointError, DistillError
 from distill.evaluation import Ledger, Row, Subject, make_ledger, quality, score, subjects_in
@@ -527,7 +527,7 @@ def test_a_predictor_cuts_texts_as_training_did(bert, graph):
 def test_a_predictor_answers_many_labels_by_the_threshold_of_the_config(tmp_path, as_graph):
     data = make_splits(MANY)
     found = load_tiny(tmp_path / "bert", problem_type=MANY)
-    set_threshold(found, data)
+    settle(found, data)
     expected = 1 / (1 + np.exp(-by_torch(found, TEXTS)))
     found.model.config.threshold = float(np.median(expected))
     folder = tmp_path / "saved"

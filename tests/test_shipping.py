@@ -28,7 +28,7 @@ from shipped import make_recipe, make_run
 
 from distill import Predictor, Quantize
 from distill import recipe as recipes
-from distill.distillation import set_threshold
+from distill.distillation import settle
 from distill.errors import CheckpointError, MachineError
 from distill.quantization import quantize
 from distill.recipe import Ship
@@ -410,7 +410,7 @@ def kinds_of_folders(tmp: Path, topics_csv: Path):
         data = make_splits(problem or "single_label_classification", texts=2 if kind == "pairs" else 1)
         names = ("degree",) if problem == NUMBER else LABELS
         model = load_tiny(tmp / kind / "bert", labels=names, problem_type=data.task.problem)
-        set_threshold(model, data)
+        settle(model, data)
         graph = quantize(model, Quantize(), data=data, folder=tmp / kind / "graph")
         columns = {"text": ["one", "other"]} if kind == "pairs" else {}
         recipe = make_recipe(topics_csv, data={"source": "t.csv", "max_length": data.max_length, **columns})

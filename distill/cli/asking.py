@@ -66,12 +66,13 @@ def predict(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
             raise DataError(f"predict: standard input is not UTF-8 text ({error.reason})") from None
         if not given or not all(text.strip() for text in given):
             raise DataError("predict: an empty text; give texts behind the folder, or lines on standard input")
-        answers = predictor.predict([tuple(text.split("\t", 1)) if "\t" in text else text for text in given])
+        pairs = predictor.task.pairs
+        answers = predictor.predict([tuple(text.split("\t", 1)) if pairs and "\t" in text else text for text in given])
     for text, answer in zip(given, answers, strict=True):
         if as_json:
             click.echo(json.dumps({"text": text, "answer": answer}, ensure_ascii=False))
         else:
-            told = ", ".join(f"{label} {value:.3f}" for label, value in answer.items()) or "no label"
+            told = predictor.task.told(answer)
             click.echo(told if len(given) == 1 else f"{told}\t{text}")
 
 

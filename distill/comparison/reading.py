@@ -12,7 +12,7 @@ import stat
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -20,6 +20,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from distill.comparison import remote
 from distill.errors import DataError
 from distill.evaluation.ledger import Ledger, Row
+from distill.recipe.settings import Problem
+from distill.tasks import restored
 
 SCHEMA = 2
 _MOST_JSON = 64 << 20  # bytes
@@ -30,7 +32,7 @@ class _Data(BaseModel):
     """What is needed of the report's data."""
 
     labels: list[str]
-    problem: Literal["single_label_classification", "multi_label_classification", "regression"]
+    problem: Problem
     test_sha256: str | None = None
     name: str | None = None
 
@@ -222,14 +224,9 @@ def _check_predictions(path: Path, report: dict[str, Any], ledger: Ledger, found
     labels = found.get("labels")
     if labels is None:
         raise DataError(f"{path}: holds no labels")
-    number, problem = len(report["data"]["labels"]), report["data"]["problem"]
-    shape = (ledger.teacher.n, number) if problem == "multi_label_classification" else (ledger.teacher.n,)
+    task = restored(report["data"]["problem"], report["data"]["labels"])
     for name, array in found.items():
-        if array.shape != shape:
-            raise DataError(f"{path}: {name} has the shape {array.shape}, not {shape}")
-        if problem == "single_label_classification":
-            fits = array.dtype.kind in "iu" and ((array >= 0) & (array < number)).all()
-        else:
-            fits = np.isfinite(array).all()
-        if not fits:
-            raise DataError(f"{path}: {name} holds values that are no {problem.replace('_', ' ')}")
+        if wrong := task.unlike(array, ledger.teacher.n):
+            raise DataError(f"{path}: {name} {wrong}")
+        if array.ndim == labels.ndim and array.shape != labels.shape:
+            raise DataError(f"{path}: {name} has the shape {array.shape}, the labels {labels.shape}")

@@ -20,13 +20,14 @@ def collate(encoded: Encoded, rows: Sequence[int], turn: tuple[int, ...] = (0,))
     (batch, tokens); rows (batch,); labels (batch,), or for each token (batch, tokens) with −100 where none is right.
 
     Where a decoder writes the targets, labels are its text and decoder_input_ids the same, shifted right. Masked rows
-    are masked by `turn` (in training the seed and the epoch) and their number alone.
+    are masked by `turn` (in training the seed and the epoch) and their number alone. A row that is read in several
+    windows is as many sequences of the batch, one behind the other, and still one of `rows`.
     """
-    lengths = encoded.lengths[rows]
+    lengths = encoded.lengths[rows] if encoded.windows is None else encoded.windows.values[encoded.windows.places(rows)]
     real = np.arange(int(lengths.max())) < lengths[:, None]
-    batch = {"input_ids": encoded.tokens.padded(rows, encoded.pad), "attention_mask": real.astype(np.int64)}
+    batch = {"input_ids": encoded.tokens.padded(rows, encoded.pad, lengths), "attention_mask": real.astype(np.int64)}
     if encoded.types is not None:
-        batch["token_type_ids"] = Ragged(encoded.types, encoded.offsets).padded(rows, 0)
+        batch["token_type_ids"] = Ragged(encoded.types, encoded.offsets).padded(rows, 0, lengths)
     if encoded.sizes is not None:
         batch["sizes"] = Ragged(encoded.sizes, encoded.offsets).padded(rows, 0)
     if encoded.masking is not None:
@@ -37,7 +38,7 @@ def collate(encoded: Encoded, rows: Sequence[int], turn: tuple[int, ...] = (0,))
     elif encoded.targets is None:
         batch["labels"] = encoded.labels[rows]
     else:
-        batch["labels"] = encoded.targets.padded(rows, NO_TARGET)
+        batch["labels"] = encoded.targets.padded(rows, NO_TARGET, None if encoded.windows is None else lengths)
     if encoded.decoder_start is not None:
         batch["decoder_input_ids"] = _shifted(batch["labels"], encoded.decoder_start, encoded.pad)
     batch["rows"] = np.asarray(rows, dtype=np.int64)

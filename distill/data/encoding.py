@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from distill.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
     from distill.data.masking import Masking
@@ -63,11 +64,14 @@ class Ragged:
         """Some of the rows, in the order given."""
         return Ragged(self.values[self.places(rows)], np.cumsum([0, *self.lengths[rows]]))
 
-    def padded(self, rows: Sequence[int], fill: int) -> np.ndarray:
-        """Rows side by side, (rows, longest) int64, shorter ones filled up on the right."""
+    def padded(self, rows: Sequence[int], fill: int, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Rows side by side, (rows, longest) int64, shorter ones filled up on the right.
+
+        `lengths` cuts the same values, end to end, into other sequences than the rows.
+        """
         chosen = np.asarray(rows)
-        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
-        found = np.full((len(rows), int(lengths.max())), fill, dtype=np.int64)
+        lengths = self.offsets[chosen + 1] - self.offsets[chosen] if lengths is None else lengths
+        found = np.full((len(lengths), int(lengths.max())), fill, dtype=np.int64)
         found[np.arange(found.shape[1]) < lengths[:, None]] = self.values[self.places(rows)]
         return found
 
@@ -84,6 +88,7 @@ class Encoded:
 
     `labels` has an entry a row, and is what predictions are held against. Where an answer has a right class for each
     token, `targets` holds them: alongside the ids, or, with a `decoder_start`, as the text that a decoder is to write.
+    Where a row is read in several sequences, its ids are those of all of them, and `windows` how long each is.
     `truncated` and `cut_targets` count what was longer than it may be. `about` is what else a task needs of each row to
     read an answer, and `tokenizer` what wrote the ids. Of language modelling `sizes` tells the bytes of text that each
     id stands for, and `masking` how rows are masked in a batch.
@@ -98,6 +103,7 @@ class Encoded:
     targets: Ragged | None = None
     decoder_start: int | None = None
     cut_targets: int = 0
+    windows: Ragged | None = None
     about: Sequence[Any] | None = None
     sizes: np.ndarray | None = None
     masking: Masking | None = field(default=None, repr=False, compare=False)
@@ -117,6 +123,11 @@ class Encoded:
         return self.lengths + self.targets.lengths if self.decoder_start is not None else self.lengths
 
     @property
+    def sequences(self) -> np.ndarray:
+        """Tokens in each sequence that a model reads: in each row, or in each of its windows."""
+        return self.lengths if self.windows is None else self.windows.values
+
+    @property
     def tokens(self) -> Ragged:
         """The ids by row."""
         return Ragged(self.ids, self.offsets)
@@ -132,6 +143,7 @@ class Encoded:
             labels=self.labels[rows],
             sizes=None if self.sizes is None else self.sizes[places],
             targets=None if self.targets is None else self.targets.take(rows),
+            windows=None if self.windows is None else self.windows.take(rows),
             about=None if self.about is None else [self.about[row] for row in rows],
         )
 
@@ -141,26 +153,60 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, titl
 
     Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code.
     """
+    sheet = Sheet()
+    for chunk in encodings_of(rows.texts, tokenizer, title, truncation=True, max_length=max_length):
+        for encoding in chunk:
+            sheet.add(encoding)
+    return sheet.encoded(np.asarray(rows.labels), tokenizer)
+
+
+def encodings_of(
+    texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, title: str, **how: Any
+) -> Iterator[list[Encoding]]:
+    """What the tokenizer's Rust code makes of one or two texts a row, a thousand rows at a time.
+
+    Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code.
+    """
     require_usable(tokenizer)
-    ids: list[np.ndarray] = []
-    types: list[np.ndarray] = []
-    truncated = 0
-    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
-        columns = [list(column) for column in zip(*rows.texts[start : start + _AT_ONCE], strict=True)]
-        found = cut(tokenizer, *columns, truncation=True, max_length=max_length)
-        ids += [np.asarray(row, dtype=np.int32) for row in found["input_ids"]]
-        types += [np.asarray(row, dtype=np.int32) for row in found.get("token_type_ids", ())]
-        truncated += sum(bool(row.overflowing) for row in found.encodings)
-    offsets = np.cumsum([0, *(len(row) for row in ids)])
-    return Encoded(
-        ids=np.concatenate(ids),
-        types=np.concatenate(types) if types else None,
-        offsets=offsets,
-        labels=np.asarray(rows.labels),
-        pad=tokenizer.pad_token_id,
-        truncated=truncated,
-        tokenizer=tokenizer,
-    )
+    for start in tqdm(range(0, len(texts), _AT_ONCE), desc=title, leave=False, disable=len(texts) <= _AT_ONCE):
+        columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE], strict=True)]
+        yield cut(tokenizer, *columns, **how).encodings
+
+
+class Sheet:
+    """Rows of tokens, written one behind the other."""
+
+    def __init__(self) -> None:
+        self.ids: list[np.ndarray] = []
+        self.types: list[np.ndarray] = []
+        self.truncated = 0
+
+    def add(self, encoding: Encoding) -> None:
+        """A row as the tokenizer's Rust code gives it."""
+        self.write(encoding.ids, encoding.type_ids, cut=bool(encoding.overflowing))
+
+    def write(self, ids: Sequence[int], types: Sequence[int], *, cut: bool = False) -> None:
+        """A row of token ids and token types; `cut` says that it isn't the whole text."""
+        self.ids.append(np.asarray(ids, dtype=np.int32))
+        self.types.append(np.asarray(types, dtype=np.int32))
+        self.truncated += cut
+
+    def encoded(self, labels: np.ndarray, tokenizer: PreTrainedTokenizerBase, **more: Any) -> Encoded:
+        """All rows, with token types where the tokenizer tells them."""
+        typed = "token_type_ids" in tokenizer.model_input_names
+        return self.laid_out(labels, tokenizer.pad_token_id, typed=typed, tokenizer=tokenizer, **more)
+
+    def laid_out(self, labels: np.ndarray, pad: int, *, typed: bool, **more: Any) -> Encoded:
+        """All rows, for whoever knows no more of the tokenizer than its padding."""
+        return Encoded(
+            ids=np.concatenate(self.ids),
+            types=np.concatenate(self.types) if typed else None,
+            offsets=np.cumsum([0, *map(len, self.ids)]),
+            labels=labels,
+            pad=pad,
+            truncated=self.truncated,
+            **more,
+        )
 
 
 def require_usable(tokenizer: PreTrainedTokenizerBase) -> None:

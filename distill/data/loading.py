@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAMES = ("train", "validation", "test")
-_TRAINED_ON = {"packed", "mask", "target_length", "prefix"}  # words that change what a model learns from the same texts
+_TRAINED_ON = {
+    "packed",
+    "mask",
+    "target_length",
+    "prefix",
+    "stride",
+}  # words that change what a model learns from the same texts
 
 
 @dataclass(frozen=True)

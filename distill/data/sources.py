@@ -18,7 +18,7 @@ from distill.recipe.settings import Source
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll")
 
 
 def read(source: Source, beside: Path | None = None) -> Dataset:

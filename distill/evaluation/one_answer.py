@@ -20,14 +20,15 @@ def tokens_for(folder: Path) -> int:
 def answer_with_torch(folder: Path) -> None:
     """One answer of eager torch."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     if (folder / "shape.json").is_file():  # of a shape that only this package loads
         from distill.checkpoint import load
 
         model = load(folder).model
     else:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+        (kind,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+        model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True).eval()
     with torch.inference_mode():
         model(input_ids=torch.ones(BATCH, tokens_for(folder), dtype=torch.int64))
 

@@ -62,8 +62,8 @@ class Subject:
     def threshold(self) -> float:
         """The probability from which one of many labels counts as given, as the config keeps it."""
         if self.checkpoint is not None:
-            return getattr(self.checkpoint.model.config, "threshold", 0.5)
-        return checkpoints.read_config(self.folder).get("threshold", 0.5)
+            return tasks.threshold_of(self.checkpoint.model.config.to_dict())
+        return tasks.threshold_of(checkpoints.read_config(self.folder))
 
     @property
     def parameters(self) -> int:
@@ -150,7 +150,7 @@ def _settled(
     """How many tokens are read and written, where the recipe doesn't say it: no more than the shortest model takes."""
     told: dict[str, int] = {}
     if timing.tokens is None:
-        told["tokens"] = min(int(np.median(rows.lengths)) for rows in encoded)
+        told["tokens"] = min(int(np.median(rows.sequences)) for rows in encoded)
     if data.task.writes:
         sizes = [anatomy.size(checkpoints.read_config(subject.folder), "positions") for subject in subjects]
         room = min((size for size in sizes if size is not None), default=None)

@@ -50,7 +50,7 @@ def measure_latency(
     `timing.new_tokens` is written for each example, whatever would end it. In every round each engine answers
     once, in an order drawn anew each round. CPU time is the process's, over all its threads.
     """
-    tokens = timing.tokens or int(np.median(inputs[0].lengths))
+    tokens = timing.tokens or int(np.median(inputs[0].sequences))
     order = np.random.default_rng(0)
     times: dict[tuple[int, int], list[tuple[float, float]]] = {}
     first: dict[tuple[int, int], list[float]] = {}

@@ -156,7 +156,7 @@ def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
     if recipe.student.layers is not None:
         return teacher, None
     pupil = student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
-    distillation.set_threshold(pupil, plan.data)
+    distillation.settle(pupil, plan.data)
     for step in recipe.steps:
         if step.distill is not None:
             distillation.require_fit(pupil, teacher, step.distill, plan.data)
@@ -210,8 +210,7 @@ def _ready_teacher(going: _Run, teacher: Checkpoint) -> tuple[Checkpoint, str]:
     """The teacher as its student meets it (fine-tuned when the recipe says so) and a hash of its bytes; scored."""
     plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
     if words is None:
-        distillation.set_threshold(teacher, plan.data)
-        plan.data.task.settle(teacher.model)
+        distillation.settle(teacher, plan.data)
     else:
         start = {"bytes": checkpoints.fingerprint(folder), "new_head": plan.new_head}
         folder = going.folder / "teacher"

@@ -87,7 +87,7 @@ class MachineClock:
         """The median time of each checkpoint's answers, in ms, measured in turns."""
         engines = [OnnxRuntime(self._graph(each), self.words.threads) for each in checkpoints]
         inputs: list[Encoded] = [each.encode(self.data, "train") for each in checkpoints]
-        tokens = self.words.tokens or int(np.median(inputs[0].lengths))
+        tokens = self.words.tokens or int(np.median(inputs[0].sequences))
         timing = settings.Timing(
             batch=[self.words.batch], tokens=tokens, threads=self.words.threads, rounds=self.rounds
         )

@@ -82,7 +82,7 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
 
 
 def _share_changed(checkpoint: Checkpoint, task: Task) -> Callable[[np.ndarray, np.ndarray], float]:
-    threshold = getattr(checkpoint.model.config, "threshold", 0.5)
+    threshold = getattr(checkpoint.model.config, "threshold", task.threshold)
     return lambda found, expected: 1 - task.agreement(found, expected, threshold)
 
 
@@ -100,7 +100,7 @@ def read_parity(folder: Path) -> dict[str, Any]:
 def measure_parity(checkpoint: Checkpoint, graphs: dict[str, Path], held: Encoded, task: Task) -> dict[str, Any]:
     """For each graph the largest logit difference to torch, the share of equal answers, the score at batch 1 and 32."""
     some = held.take(np.arange(min(_PARITY_ROWS, len(held))))
-    threshold = getattr(checkpoint.model.config, "threshold", 0.5)
+    threshold = getattr(checkpoint.model.config, "threshold", task.threshold)
     expected = answer_all(Torch(checkpoint.model), some, task)
     told: dict[str, Any] = {"rows": len(some), "split": "validation", "metric": task.metric}
     told["torch"] = {"score": task.score(task.predictions(expected, threshold), some.labels)}
@@ -108,7 +108,7 @@ def measure_parity(checkpoint: Checkpoint, graphs: dict[str, Path], held: Encode
         engine = OnnxRuntime(path)
         by_batch = {size: answer_all(engine, some, task, batch_size=size, batch_tokens=1 << 30) for size in (1, 32)}
         told[name] = {
-            "largest_difference": max(float(np.nanmax(np.abs(found - expected))) for found in by_batch.values()),
+            "largest_difference": max(task.apart(found, expected) for found in by_batch.values()),
             "agreement": min(task.agreement(found, expected, threshold) for found in by_batch.values()),
             "score": {
                 f"batch {size}": task.score(task.predictions(logits, threshold), some.labels)

@@ -23,7 +23,7 @@ def page(report: dict[str, Any]) -> str:
         _expectations(report),
         section("Ledger", ledger_tables(ledger), markup.bullets(reading_help(ledger))),
         _trade(ledger),
-        mistakes.by_class(ledger, report["data"]["problem"]),
+        mistakes.by_class(ledger, report["data"]["problem"], report["data"]["labels"]),
         mistakes.confusion(ledger, report["data"]["labels"]),
         mistakes.calibration(ledger),
         work.training(report["training"], ledger.teacher.metric),

@@ -23,11 +23,6 @@ from distill.shipping import manifest as manifests
 from distill.shipping import preprocessing, probe
 
 log = logging.getLogger(__name__)
-_ACTIVATIONS = {
-    "single_label_classification": "softmax",
-    "multi_label_classification": "sigmoid",
-    "regression": "none",
-}
 _ENGINES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 
 
@@ -163,7 +158,6 @@ def _facts(
     inside = target / ("onnx" if graph else "transformers")
     config = read_json(inside / "config.json")
     task = tasks.from_config(config)
-    many = task.problem == "multi_label_classification"
     rule = preprocessing.contract_of(inside, config, graph, len(recipe.data.text_columns))
     settled = probe.settle(config, rule["max_length"])
     logits = _answers(target, torch_folder, settled, rule["pad_id"], formats)
@@ -172,11 +166,11 @@ def _facts(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "problem": task.problem,
         "labels": list(task.labels),
-        "threshold": float(config.get("threshold", 0.5)) if many else None,
-        "activation": _ACTIVATIONS[task.problem],
+        "threshold": tasks.threshold_of(config) if task.chooses else None,
+        "activation": task.activation,
         "formats": formats,
         "preprocessing": rule,
-        "outputs": {"logits": {"dtype": "float32", "shape": ["batch", len(task.labels)]}},
+        "outputs": {"logits": {"dtype": "float32", "shape": task.output_shape}},
         "opset": _opset(graph),
         "engine_versions": _versions(),
         "probe": {

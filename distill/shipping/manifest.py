@@ -60,6 +60,7 @@ class Preprocessing(_Words):
 
     max_length: Tokens
     truncation: str
+    stride: int | None = None
     truncation_side: Literal["left", "right"]
     padding_side: Literal["left", "right"]
     pad_token: str
@@ -70,7 +71,7 @@ class Preprocessing(_Words):
 
 
 class Probe(_Words):
-    """Made-up token ids, and what each format answered on them: (rows, labels) logits."""
+    """Made-up token ids, and what each format answered on them: each row's logits, of all tokens end to end."""
 
     how: str
     seed: int
@@ -95,9 +96,9 @@ class Manifest(_Words):
     made_by: str
     created: str
     problem: Problem
-    labels: Annotated[list[str], Field(min_length=1)]
+    labels: list[str]
     threshold: float | None
-    activation: Literal["softmax", "sigmoid", "none"]
+    activation: Literal["softmax", "sigmoid", "none", "softmax over tokens"]
     formats: Annotated[list[Format], Field(min_length=1)]
     preprocessing: Preprocessing
     outputs: dict[str, Input]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.engines import GRAPHS, ROUNDED
 from distill.recipe.settings import Recipe
 from distill.shipping import claims, snippets
+from distill.tasks.question_answering import LONGEST_ANSWER
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -29,6 +30,13 @@ _LICENCES = {
     "creativeml-openrail-m", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "etalab-2.0",
     "odbl", "unknown",
 }  # fmt: skip
+
+
+_KINDS = {
+    "text-classification": "text classifier",
+    "token-classification": "tagger of words",
+    "question-answering": "reader that finds answers",
+}
 
 
 def write_card(recipe: Recipe, report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -84,7 +92,7 @@ def model_index(report: Mapping[str, Any], formats: Sequence[str]) -> list[EvalR
         figures |= {"parameters": row.params, "interval_low": row.interval[0], "interval_high": row.interval[1]}
         found += [
             EvalResult(
-                task_type="text-classification",
+                task_type=report["recipe"]["task"],
                 dataset_type=hub or re.sub(r"[^\w.-]+", "-", name).strip("-"),
                 dataset_name=name, dataset_split="test",
                 metric_type=metric, metric_name=f"{metric} ({form})", metric_value=round(value, _DIGITS),
@@ -120,22 +128,35 @@ def _teacher(report: Mapping[str, Any]) -> str:
 
 
 def _what(report: Mapping[str, Any], facts: Mapping[str, Any], rows: Sequence[Row], shipped: Mapping[str, Row]) -> str:
-    kinds = {
-        "single_label_classification": "one of these labels to",
-        "multi_label_classification": "any number of these labels to",
-        "regression": "a number to",
-    }
-    given = "a pair of texts" if facts["preprocessing"]["texts"] == 2 else "a text"
     finetuned = " (fine-tuned on the same data)" if report.get("teacher", {}).get("finetuned") else ""
     forms = {"transformers": "safetensors for transformers", "onnx-fp32": "an fp32 graph"}
     forms |= {form: f"an {form.removeprefix('onnx-')} graph" for form in ROUNDED}
     rows_told = ", ".join(f"*{row.title}*" for row in shipped.values())
     return (
-        f"A compact text classifier, distilled from {_teacher(report)}{finetuned}. "
-        f"It gives {kinds[facts['problem']]} {given}: {', '.join(facts['labels'])}.\n\n"
+        f"A compact {_KINDS[report['recipe']['task']]}, distilled from {_teacher(report)}{finetuned}. "
+        f"It {_gives(facts)}.\n\n"
         f"It comes as {_listed([forms[form] for form in shipped])}; in the table below: {rows_told}. "
         f"The first row is the teacher it is held against."
     )
+
+
+def _gives(facts: Mapping[str, Any]) -> str:
+    """What it makes of a text, in a clause."""
+    given = "a pair of texts" if facts["preprocessing"]["texts"] == 2 else "a text"
+    labels = ", ".join(facts["labels"])
+    match facts["problem"]:
+        case "single_label_classification":
+            return f"gives one of these labels to {given}: {labels}"
+        case "multi_label_classification":
+            return f"gives any number of these labels to {given}: {labels}"
+        case "token_classification":
+            return f"gives each word of a sentence one of these tags: {labels}"
+        case "question_answering":
+            return "answers a question by a piece of the text that it is given with it" + (
+                ", or not at all where the text doesn't say" if facts["threshold"] < 1 else ""
+            )
+        case _:
+            return f"gives a number to {given}: {labels}"
 
 
 def _measured(rows: Sequence[Row], report: Mapping[str, Any]) -> str:
@@ -160,14 +181,14 @@ def _use(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     parts.append("The snippets run in this folder, and each needs only what its title says.")
     if "transformers" in facts["formats"]:
         asked = f'### transformers alone\n\n`pip install torch "transformers>={_version(facts, "transformers")}"`'
-        parts.append(f"{asked}\n\n{_code(snippets.transformers_alone(facts))}")
+        parts.append(f"{asked}\n\n{_code(snippets.transformers_alone(recipe.task, facts))}")
     if _bits(facts):
         asked = "### onnxruntime and tokenizers alone\n\n`pip install onnxruntime tokenizers numpy`"
         note = f"The graphs use opset {facts['opset']}. `onnx/model.onnx` is the same in fp32."
-        parts.append(f"{asked}\n\n{_code(snippets.onnxruntime_alone(facts))}\n\n{note}")
+        parts.append(f"{asked}\n\n{_code(snippets.onnxruntime_alone(recipe.task, facts))}\n\n{note}")
     parts.append(
         "### distill's Predictor\n\n`pip install distill-toolkit`. It serves the smallest graph where there is one, "
-        f"without torch, and may be asked from many threads.\n\n{_code(snippets.predictor(facts))}"
+        f"without torch, and may be asked from many threads.\n\n{_code(snippets.predictor(recipe.task, facts))}"
     )
     return "\n\n".join(parts)
 
@@ -204,6 +225,17 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         lines.append("* Every text gets one of the labels, also a text that none of them fits.")
     if facts["problem"] == "multi_label_classification":
         lines.append(f"* A label counts as given from a probability of {facts['threshold']:g}, chosen on validation.")
+    if facts["problem"] == "token_classification":
+        lines.append(
+            "* A word's tag is read at its first token. Words beyond that length get none; where it was measured they "
+            "count as wrong, and as no part of an entity."
+        )
+    if facts["problem"] == "question_answering":
+        lines[2] = (
+            f"* A text that is longer than {rule['max_length']} tokens with its question is read in windows that share "
+            f"{rule['stride']} tokens, as it was when it was measured; an answer has {LONGEST_ANSWER} tokens at most."
+        )
+        lines.append(_unanswered(facts["threshold"]))
     if bits := _bits(facts):
         lines.append(
             f"* In {bits} activations are rounded: an answer that is close to call may be another than in fp32. "
@@ -214,6 +246,12 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         f"* One seed ({report['seed']}): another one gives another model of much the same score.",
     ]
     return "\n".join(lines)
+
+
+def _unanswered(threshold: float) -> str:
+    if threshold < 1:
+        return f"* No answer is given where its probability is above {threshold:g}, chosen on validation."
+    return "* Every question gets an answer, also one that the text doesn't answer."
 
 
 def _reproduce(report: Mapping[str, Any]) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distill import anatomy
+from distill.data.readers import Cutter
+from distill.data.windows import shared_tokens
 from distill.errors import CheckpointError
 from distill.safety import check_size, read_json
+from distill.tasks import kind_of
 
 NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
 _VOCABULARIES = (
@@ -59,9 +62,34 @@ def open_tokenizer(folder: Path, config: dict[str, Any], asked: int | None = Non
         raise CheckpointError(f"{path}: not a tokenizer ({error})") from None
     words = words_of(folder)
     pad, padding_side, truncation_side = padding(words)
-    tokenizer.enable_truncation(longest(config, words, asked), direction=truncation_side)
+    tokenizer.enable_truncation(
+        longest(config, words, asked), direction=truncation_side, **_windows(config, words, asked)
+    )
     tokenizer.enable_padding(direction=padding_side, pad_id=tokenizer.token_to_id(pad) or 0, pad_token=pad)
     return tokenizer
+
+
+def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
+    """What cuts a user's texts as they were when the score was measured; padding is left to the batch."""
+    words, tokenizer = words_of(folder), open_tokenizer(folder, config)
+    pad = tokenizer.token_to_id(padding(words)[0]) or 0
+    tokenizer.no_padding()
+    if kind_of(config).windows:
+        tokenizer.no_truncation()
+    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"))
+
+
+def _windows(config: dict[str, Any], words: dict[str, Any], asked: int | None = None) -> dict[str, Any]:
+    """How a long text is cut into windows, for a tokenizer; nothing for a task that has none."""
+    if not kind_of(config).windows:
+        return {}
+    tokens, stride = longest(config, words, asked), config.get("window_stride")
+    return {"strategy": "only_second", "stride": shared_tokens(tokens, stride)}
+
+
+def _windows_told(config: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    found = _windows(config, words)
+    return {"truncation": found["strategy"], "stride": found["stride"]} if found else {}
 
 
 def typed(words: dict[str, Any]) -> bool:
@@ -97,6 +125,7 @@ def contract_of(folder: Path, config: dict[str, Any], graph: Path | None, texts:
     return {
         "max_length": longest(config, words),
         "truncation": "longest_first",
+        **_windows_told(config, words),
         "truncation_side": truncation_side,
         "padding_side": padding_side,
         "pad_token": pad,

@@ -60,8 +60,12 @@ def open_format(folder: Path, form: str, threads: int = 0) -> Engine:
 
 
 def answer(engine: Engine, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Logits (rows, labels) on the probe."""
-    return np.asarray(engine.answer(batch), dtype=np.float64)
+    """Logits on the probe, (rows, labels); where tokens have some, end to end and zero at the padding."""
+    found = np.asarray(engine.answer(batch), dtype=np.float64)
+    if found.ndim == 2:
+        return found
+    real = batch["attention_mask"].astype(bool)
+    return np.where(real[..., None], found, 0).reshape(len(found), -1)
 
 
 def rounded(logits: np.ndarray) -> list[list[float]]:

@@ -14,7 +14,9 @@ from distill.tasks.classification import TextClassification
 from distill.tasks.labels import ordered_names
 from distill.tasks.language import CausalLanguageModelling, LanguageModelling, MaskedLanguageModelling
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF, PERFECT, choose_metric
+from distill.tasks.question_answering import QuestionAnswering
 from distill.tasks.task import Task, better, retained
+from distill.tasks.token_classification import TokenClassification
 from distill.tasks.writing import Summarization, TextToText, Translation
 
 TASKS: dict[str, type[Task]] = {
@@ -24,6 +26,8 @@ TASKS: dict[str, type[Task]] = {
     TextToText.name: TextToText,
     Translation.name: Translation,
     Summarization.name: Summarization,
+    TokenClassification.name: TokenClassification,
+    QuestionAnswering.name: QuestionAnswering,
 }
 
 _TASK_OF: dict[Problem, type[Task]] = {
@@ -35,6 +39,8 @@ _TASK_OF: dict[Problem, type[Task]] = {
     "text_to_text": TextToText,
     "translation": Translation,
     "summarization": Summarization,
+    "token_classification": TokenClassification,
+    "question_answering": QuestionAnswering,
 }
 
 __all__ = [
@@ -46,8 +52,10 @@ __all__ = [
     "CausalLanguageModelling",
     "LanguageModelling",
     "MaskedLanguageModelling",
+    "QuestionAnswering",
     "Task",
     "TextClassification",
+    "TokenClassification",
     "better",
     "choose_metric",
     "from_config",
@@ -55,6 +63,7 @@ __all__ = [
     "ordered_names",
     "restored",
     "retained",
+    "threshold_of",
 ]
 
 
@@ -77,6 +86,11 @@ def kind_of(config: dict[str, Any]) -> type[Task]:
         raise DistillError(f"this checkpoint is a {', '.join(heads)}; it has no head for {', '.join(TASKS)}")
     named = TASKS.get(str(config.get("task")))
     return named if named in found else found[0] if found else TextClassification
+
+
+def threshold_of(config: dict[str, Any]) -> float:
+    """The probability from which something counts, as a checkpoint's config keeps it, or its task has it."""
+    return float(config.get("threshold", kind_of(config).threshold))
 
 
 def from_config(config: dict[str, Any]) -> Task:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distill.tasks.labels import ordered_names
+from distill.tasks.labels import label_config, label_misfit
 from distill.tasks.metrics import f1
-from distill.tasks.task import Array, Task
+from distill.tasks.task import Array, Task, places_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,16 +28,22 @@ class TextClassification(Task):
     name: ClassVar[str] = "text-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     head: ClassVar[str] = "ForSequenceClassification"
+    pairs: ClassVar[bool] = True
+
+    @property
+    def activation(self) -> str:
+        """What makes probabilities of logits."""
+        return {"multi_label_classification": "sigmoid", "regression": "none"}.get(self.problem, "softmax")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a threshold to be chosen on validation: that of many labels."""
+        return self.problem == "multi_label_classification"
 
     @property
     def head_config(self) -> dict[str, Any]:
         """What a model's config says of the head."""
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {label: position for position, label in enumerate(self.labels)},
-            "problem_type": self.problem,
-        }
+        return {**label_config(self.labels), "problem_type": self.problem}
 
     @property
     def hard_loss(self) -> str:
@@ -52,15 +59,10 @@ class TextClassification(Task):
 
         A head that names no labels (LABEL_0, …) or no problem serves any of the right size.
         """
-        names, told = ordered_names(config), config.get("problem_type")
+        told = config.get("problem_type")
         if told is not None and told != self.problem:
             return f"it was trained for {told}, the data is {self.problem}"
-        if len(names) != len(self.labels):
-            return f"it has {len(names)} labels, the data {len(self.labels)} ({', '.join(self.labels[:8])})"
-        named = any(name != f"LABEL_{i}" for i, name in enumerate(names))
-        if named and self.problem != "regression" and list(self.labels) != names:
-            return f"its labels are {', '.join(names[:8])}, the data's {', '.join(self.labels[:8])}"
-        return None
+        return label_misfit(config, self.labels, named=self.problem != "regression")
 
     def soft_loss(self, asked: str) -> str:
         """The loss on the teacher's logits, by its name in LOSSES: what the recipe asks for, in this problem's form.
@@ -132,6 +134,16 @@ class TextClassification(Task):
         candidates = sorted((step / 20 for step in range(1, 20)), key=lambda value: abs(value - 0.5))
         return max(candidates, key=lambda value: self.score(self.predictions(logits, value), labels))
 
+    def unlike(self, array: Array, rows: int) -> str | None:
+        """Why an array holds no predictions or labels of so many rows, behind its name; None when it can."""
+        number = len(self.labels)
+        shape = (rows, number) if self.problem == "multi_label_classification" else (rows,)
+        if array.shape != shape:
+            return f"has the shape {array.shape}, not {shape}"
+        if self.problem == "single_label_classification" and not places_in(array, 0, number):
+            return "holds values that are no single label classification"
+        return super().unlike(array, rows)
+
     def by_class(self, predictions: Array, labels: Array) -> dict[str, float]:
         """Each label's own score: recall for one label, F1 for many, nothing for a number."""
         if self.problem == "regression":
@@ -155,7 +167,9 @@ class TextClassification(Task):
 
         return confusion_matrix(labels, predictions, labels=range(len(self.labels))).tolist()
 
-    def answer(self, logits: Array, threshold: float = 0.5) -> list[dict[str, float]]:
+    def answer(
+        self, logits: Array, threshold: float = 0.5, about: Sequence[Any] | None = None
+    ) -> list[dict[str, float]]:
         """What a person wants to read: for each example the predicted labels with their probabilities, best first."""
         answers = []
         for row, given in zip(self.probabilities(logits), self.predictions(logits, threshold), strict=True):
@@ -165,3 +179,7 @@ class TextClassification(Task):
             chosen = [int(given)] if given.ndim == 0 else [int(i) for i in np.flatnonzero(given)]
             answers.append({self.labels[i]: float(row[i]) for i in sorted(chosen, key=lambda i: -row[i])})
         return answers
+
+    def told(self, answer: dict[str, float]) -> str:
+        """Labels with their probabilities."""
+        return ", ".join(f"{label} {value:.3f}" for label, value in answer.items()) or "no label"

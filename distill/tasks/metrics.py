@@ -110,6 +110,8 @@ METRICS_OF: dict[Problem, tuple[str, ...]] = {
     "text_to_text": ("exact_match", "chrf", "bleu", "rouge_l"),  # often one answer is right
     "translation": ("chrf", "bleu", "exact_match"),  # chrF follows people's judgement more closely than BLEU
     "summarization": ("rouge_l", "rouge1", "rouge2", "chrf", "exact_match"),
+    "token_classification": ("entity_f1", "accuracy", "macro_f1"),
+    "question_answering": ("f1", "exact_match"),
 }
 
 

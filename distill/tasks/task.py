@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,6 @@ from distill.recipe.settings import Generation, Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -51,6 +51,21 @@ class Task:
     def serves(cls, architecture: str) -> bool:
         """Whether a model class, by its name, has this task's head."""
         return architecture.endswith(cls.head)
+
+    pairs: ClassVar[bool] = False  # whether a row may be two texts
+    windows: ClassVar[bool] = False  # whether what is too long is read in several windows, not cut
+    threshold: ClassVar[float] = 0.5  # where a checkpoint's config says none
+    activation: ClassVar[str] = "softmax"  # what makes probabilities of logits
+
+    @property
+    def output_shape(self) -> list[str | int]:
+        """Of the logits that a graph gives; words name the dimensions that are free."""
+        return ["batch", "tokens", len(self.labels)] if self.by_token else ["batch", len(self.labels)]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a threshold to be chosen on validation."""
+        return False
 
     @property
     def head_config(self) -> dict[str, Any]:
@@ -164,6 +179,12 @@ class Task:
         """The primary metric of any choice of rows, for those who ask for many."""
         return lambda rows: self.score(predictions[rows], labels[rows])
 
+    def unlike(self, array: Array, rows: int) -> str | None:
+        """Why an array holds no predictions or labels of so many rows, behind its name; None when it can."""
+        if array.shape[:1] != (rows,):
+            return f"has the shape {array.shape}, not {rows} rows"
+        return None if np.isfinite(array).all() else f"holds values that are no {self.problem.replace('_', ' ')}"
+
     def by_class(self, predictions: Array, labels: Array) -> dict[str, float]:
         """Each label's own score; nothing where there are no classes."""
         return {}
@@ -176,9 +197,18 @@ class Task:
         """(n, labels) probabilities whose calibration can be measured; None where there are none."""
         return None
 
-    def answer(self, answers: Array, threshold: float = 0.5) -> list[Any]:
-        """What a person wants to read, for each row."""
+    def answer(self, answers: Array, threshold: float = 0.5, about: Sequence[Any] | None = None) -> list[Any]:
+        """What a person wants to read, for each row; `about` is what `Encoded` knows of the rows."""
         raise NotImplementedError
+
+    def told(self, answer: Any) -> str:
+        """One of those in a line."""
+        return str(answer)
+
+
+def places_in(array: Array, low: int, high: int) -> bool:
+    """Whether an array holds whole numbers from `low` to below `high` only."""
+    return array.dtype.kind in "iu" and bool(((array >= low) & (array < high)).all())
 
 
 def better(one: float, other: float, *, lower: bool) -> bool:

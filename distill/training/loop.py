@@ -137,7 +137,7 @@ def _attention(model: nn.Module, train: Encoded) -> Iterator[None]:
     long. Long texts keep fused attention, whose memory does not grow with the square of their length.
     """
     own = model.config._attn_implementation
-    if model.device.type != "cpu" or own != "sdpa" or train.lengths.max() > _PLAIN_ATTENTION:
+    if model.device.type != "cpu" or own != "sdpa" or train.sequences.max() > _PLAIN_ATTENTION:
         yield
         return
     model.set_attn_implementation("eager")

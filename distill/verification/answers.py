@@ -92,8 +92,8 @@ def _preprocessing(folder: Path, manifest: Manifest) -> Finding:
     for word, value in claimed.items():
         if word in ("inputs", "pair") and (graph is None or word == "pair"):
             continue
-        if found[word] != value:
-            return Finding(f"preprocessing {folder.name}, {word}", "FAILS", str(value), str(found[word]), "exactly")
+        if found.get(word) != value:
+            return Finding(f"preprocessing {folder.name}, {word}", "FAILS", str(value), str(found.get(word)), "exactly")
     told = f"texts are cut to {claimed['max_length']} tokens, padded with {claimed['pad_token']}"
     return Finding(f"preprocessing {folder.name}", "holds", told, "the same in its tokenizer", "exactly")
 

@@ -24,4 +24,6 @@ if __name__ == "__main__":
     limit_memory()
     from tokenizers import Tokenizer
 
-    Tokenizer.from_file(str(Path(sys.argv[1]))).encode_batch(TEXTS)
+    tokenizer = Tokenizer.from_file(str(Path(sys.argv[1])))
+    tokenizer.no_truncation()  # one that cuts the second of two texts refuses a single long one
+    tokenizer.encode_batch(TEXTS)

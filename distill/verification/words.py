@@ -89,8 +89,8 @@ def _labels(folder: Path, manifest: Manifest, report: Mapping[str, Any]) -> list
         config = read_json(folder / inside / "config.json") if (folder / inside / "config.json").is_file() else {}
         task = tasks.from_config(config)
         told[f"{inside}/config.json"] = (list(task.labels), task.problem)
-        if manifest.threshold is not None and config.get("threshold", 0.5) != manifest.threshold:
-            words = f"{config.get('threshold', 0.5)} in {inside}/config.json"
+        if manifest.threshold is not None and tasks.threshold_of(config) != manifest.threshold:
+            words = f"{tasks.threshold_of(config)} in {inside}/config.json"
             return [Finding("threshold", "FAILS", str(manifest.threshold), words)]
     for where, (labels, problem) in told.items():
         if list(labels) != manifest.labels:

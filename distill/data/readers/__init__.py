@@ -2,7 +2,9 @@
 
 from distill.data.readers.classification import ClassificationReader
 from distill.data.readers.language import LanguageReader
-from distill.data.readers.reader import Reader
+from distill.data.readers.question_answering import AnswerReader
+from distill.data.readers.reader import Cutter, Reader
+from distill.data.readers.token_classification import TokenReader
 from distill.data.readers.writing import WritingReader
 from distill.tasks import CausalLanguageModelling, MaskedLanguageModelling
 
@@ -13,8 +15,10 @@ READERS: dict[str, Reader] = {
     "text-to-text": WritingReader("text_to_text"),
     "translation": WritingReader("translation"),
     "summarization": WritingReader("summarization"),
+    "token-classification": TokenReader(),
+    "question-answering": AnswerReader(),
 }
 
 LANGUAGE = ("masked-language-modelling", "causal-language-modelling")  # which share the words of packing
 
-__all__ = ["LANGUAGE", "READERS", "Reader"]
+__all__ = ["LANGUAGE", "READERS", "Cutter", "Reader"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.data import splitting
-from distill.data.encoding import Encoded, Rows, encode
+from distill.data.encoding import Encoded, Rows, Sheet, encode
 from distill.data.readers import labels as labelling
-from distill.data.readers.reader import short, texts_of
+from distill.data.readers.reader import Cutter, refuse_idle, short, texts_of
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task, TextClassification, choose_metric
@@ -27,6 +27,7 @@ class ClassificationReader:
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], TextClassification]:
         """Labels in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
+        refuse_idle(data, "text-classification", ("stride",))
         texts = {name: texts_of(rows, data.text_columns, "data.text", name) for name, rows in raw.items()}
         values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
         problem = labelling.infer_problem(values["train"], data)
@@ -77,6 +78,13 @@ class ClassificationReader:
     ) -> Encoded:
         """One or two texts a row, cut to `longest` tokens."""
         return encode(rows, tokenizer, longest, title)
+
+    def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
+        """Texts, or pairs of them."""
+        sheet = Sheet()
+        for encoding in cutter.tokenizer.encode_batch(list(texts)):
+            sheet.add(encoding)
+        return sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=cutter.typed)
 
 
 def _counts(rows: Rows, classes: int, many_labels: bool) -> np.ndarray:

@@ -34,7 +34,7 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
                     f"data.label: column '{column}' of {split} holds {odd!r}; many-label columns hold 0 or 1"
                 )
         return [[column for column, flag in zip(columns, row, strict=True) if flag] for row in zip(*flags, strict=True)]
-    values = _named(rows, data.label)
+    values = named(rows, data.label)
     if data.separator is not None:
         values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
     if _is_multi_hot(values):
@@ -59,7 +59,7 @@ def _is_multi_hot(values: Sequence[Any]) -> bool:
     return flags_only and any(len(set(value)) < len(value) for value in lists)
 
 
-def _named(rows: Dataset, column: str) -> list[Any]:
+def named(rows: Dataset, column: str) -> list[Any]:
     """A column's values, class numbers replaced by the names that the data set gives them (−1 means unlabelled)."""
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature)
@@ -98,8 +98,8 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
     """
     if problem == "regression":
         return [data.label if isinstance(data.label, str) else data.label[0]]
-    found = {_plain(value) for row in values for value in (row if isinstance(row, list) else [row])}
-    if known is not None and all(_index(value, known) is not None for value in found):
+    found = {plain(value) for row in values for value in (row if isinstance(row, list) else [row])}
+    if known is not None and all(index_of(value, known) is not None for value in found):
         return list(known)
     if isinstance(data.label, list):
         return list(data.label)
@@ -124,12 +124,12 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
                 raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
         return [float(value) for value in values]
     table = {
-        value: _index(_plain(value), names) for row in values for value in (row if isinstance(row, list) else [row])
+        value: index_of(plain(value), names) for row in values for value in (row if isinstance(row, list) else [row])
     }
     unknown = [value for value, index in table.items() if index is None]
     if unknown:
         raise DataError(
-            f"data.label: {split} has the label {unknown[0]!r}, which is none of the known ones: {_list(names)}"
+            f"data.label: {split} has the label {unknown[0]!r}, which is none of the known ones: {listed(names)}"
         )
     if problem == "multi_label_classification":
         given = [{table[value] for value in row} for row in values]
@@ -137,7 +137,7 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     return [table[value] for value in values]
 
 
-def _index(value: Any, names: Sequence[str]) -> int | None:
+def index_of(value: Any, names: Sequence[str]) -> int | None:
     """A label's place among names: by name, by name whatever its case, or by number."""
     text = str(value)
     if text in names:
@@ -150,12 +150,13 @@ def _index(value: Any, names: Sequence[str]) -> int | None:
     return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """True and 1.0 are the class numbers 1, as everything that reads such a column will see them."""
     if isinstance(value, bool):
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

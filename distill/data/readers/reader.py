@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.data.encoding import Encoded, Rows
 from distill.errors import DataError
@@ -12,7 +13,22 @@ from distill.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """What cuts a user's texts where a checkpoint is served: its tokenizer, and what the tokenizer doesn't say.
+
+    `longest` is how many tokens the model reads at once, `stride` how many of them windows share.
+    """
+
+    tokenizer: Tokenizer
+    pad: int
+    typed: bool
+    longest: int
+    stride: int | None = None
 
 
 class Reader(Protocol):
@@ -48,6 +64,17 @@ class Reader(Protocol):
     ) -> Encoded:
         """The rows in a tokenizer's ids, none longer than `longest`. Raises CheckpointError, DataError."""
         ...
+
+    def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
+        """What a user asks, in tokens, without anything that is right. Raises DataError."""
+        ...
+
+
+def refuse_idle(data: settings.Data, task: str, words: Sequence[str]) -> None:
+    """Raises DataError for settings that are said and mean nothing for a task."""
+    for word in words:
+        if getattr(data, word) is not None:
+            raise DataError(f"data.{word}: means nothing for {task}; leave it out")
 
 
 def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) -> list[tuple[str, ...]]:

@@ -15,6 +15,8 @@ Problem = Literal[
     "text_to_text",
     "translation",
     "summarization",
+    "token_classification",
+    "question_answering",
 ]
 Metric = Literal[
     "accuracy",
@@ -26,12 +28,14 @@ Metric = Literal[
     "perplexity",
     "bits_per_byte",
     "token_accuracy",
-    "exact_match",
     "chrf",
     "bleu",
     "rouge1",
     "rouge2",
     "rouge_l",
+    "entity_f1",
+    "f1",
+    "exact_match",
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -13,7 +13,9 @@ from distill.recipe.settings.base import Problem, Settings, Share, short
 class Source(Settings):
     """Where the rows come from: one of `path`, `hub`, or `package` with `path`."""
 
-    path: str | None = Field(None, description="a csv, tsv, json, jsonl, parquet or txt file, or a folder a class")
+    path: str | None = Field(
+        None, description="a csv, tsv, json, jsonl, parquet, txt or conll file; or a folder a class"
+    )
     package: str | None = Field(None, description="installed Python package that ships the files; `path` is inside it")
     hub: str | None = Field(None, description="id of a dataset on the Hugging Face Hub")
     config: str | None = Field(None, description="configuration of the Hub dataset, such as `sst2` of GLUE")
@@ -68,9 +70,15 @@ class Data(Settings):
     """The rows, what their columns mean, and how they are split."""
 
     source: Annotated[Source, short("path")] = Field(description="where the rows come from")
-    text: str | list[str] = Field("text", description="the text column, or a list of two for pairs of texts")
+    text: str | list[str] = Field(
+        "text",
+        description="the text column, or a list of two for pairs of texts; of word lists for tags, of question and "
+        "context for answers",
+    )
     label: str | list[str] = Field(
-        "label", description="the label column, a list of 0/1 columns for many labels, or the column of texts to write"
+        "label",
+        description="the label column, a list of 0/1 columns for many labels, or the column of texts to write; of tag "
+        "lists, or of answers with `text` and `answer_start`",
     )
     separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
     problem: Problem | None = Field(
@@ -91,6 +99,12 @@ class Data(Settings):
         None, ge=2, description="tokens that a text to be written is cut to; `max_length` when not said"
     )
     prefix: str | None = Field(None, description="what stands before each text, such as 'summarize: '")
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="question answering: tokens that two windows of a long context share; a third of a window when "
+        "not said",
+    )
     limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
     licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
     note: str | None = Field(None, description="what a user must know of this data; a run says it")

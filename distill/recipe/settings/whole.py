@@ -70,6 +70,8 @@ class Recipe(Settings):
         "text-to-text",
         "translation",
         "summarization",
+        "token-classification",
+        "question-answering",
     ] = Field(description="what the checkpoint is for")
     metric: Metric | None = Field(None, description="the score that decides; each kind of problem has its own")
     teacher: Annotated[Teacher, short("card")] = Field(description="whom the student learns from")
