@@ -1,0 +1,60 @@
+"""All families and tasks on real data, part by part.
+
+    OMP_NUM_THREADS=1 python benchmarks/families.py --data DIR --json benchmarks/results/families.json [--part slots]
+
+DIR holds a folder for each data set that a part names. Parts that are not asked for keep what the JSON says of them.
+Trainings lie in the store: the same command goes on where it was cut off. `--quick` does everything on slivers, to see
+that it works; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from parts import slots
+from parts.bench import Bench
+
+from distill.disk import write_text
+from distill.report import machine, versions
+
+PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "slots": slots.make,
+}
+
+
+def main() -> int:
+    """Carries the parts out and writes what they found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/families"))
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; may be said again")
+    parser.add_argument("--quick", action="store_true")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    told = json.loads(words.json.read_text(encoding="utf-8")) if words.json.is_file() else {}
+    for part in words.part or PARTS:
+        start, cpu = time.perf_counter(), time.process_time()
+        found = PARTS[part](Bench(words.data, words.runs, words.quick))
+        told[part] = {
+            "command": f"python benchmarks/families.py --data DIR --json PATH --part {part}",
+            "quick": words.quick,
+            "machine": machine(),
+            "versions": versions(),
+            "minutes": round((time.perf_counter() - start) / 60, 1),
+            "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+            **found,
+        }
+        write_text(words.json, json.dumps(told, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

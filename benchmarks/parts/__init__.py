@@ -1,0 +1,1 @@
+"""The parts of the benchmark of families: a file a part, each with `make(bench) -> figures`."""
