@@ -34,12 +34,11 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
 
 
 def asked(number: int, seed: int = 0, *, unanswerable: bool = False, fillers: int = 6) -> list[dict]:
-    """Questions for a film's, a bank's or a team's word in a context of filler, each with its answer."""
+    """Questions for a film's word in a context of filler and of one word of each topic, each with its answer."""
     rng, found = random.Random(seed), []
     for place in range(number):
-        topics = list(TOPICS)
-        asked_for = topics[place % 3]
-        there = [topic for topic in topics if topic != asked_for or not (unanswerable and place % 4 == 0)]
+        asked_for = "film"
+        there = [topic for topic in TOPICS if topic != asked_for or not (unanswerable and place % 4 == 0)]
         words = [rng.choice(FILLER) for _ in range(rng.randint(fillers, 2 * fillers))]
         for topic in rng.sample(there, len(there)):
             words.insert(rng.randint(0, len(words)), rng.choice(TOPICS[topic]))

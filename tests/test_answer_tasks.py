@@ -173,7 +173,7 @@ def test_the_best_span_is_found_over_all_windows(tmp_path):
     logits = np.zeros((4, 9, 2), dtype=np.float32)
     logits[1, 5, 0], logits[1, 6, 1] = 4, 5  # `a` and `match`, in the second window
     logits[2, 4, 0], logits[2, 7, 1] = 3, 3
-    logits[0, 6, 0], logits[0, 4, 1] = 9, 9  # an end before its start is no span
+    logits[0, 6, 0], logits[0, 4, 1] = 8, 8  # an end before its start is no span
     logits[3, 2, 0], logits[3, 2, 1] = 9, 9  # nor is a word of the question
     logits[:, 0] = 2
     found = TASK.ask(Said(logits), batch, encoded)
