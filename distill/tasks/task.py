@@ -13,7 +13,6 @@ from distill.recipe.settings import Generation, Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
 if TYPE_CHECKING:
-
     from torch import Tensor
     from transformers import PreTrainedModel
 
