@@ -27,8 +27,8 @@ from distill.losses import LOSSES
 from distill.signals import read, real_tokens, tensors
 
 log = logging.getLogger(__name__)
-_CANDIDATES = 6
-_TOKENS = 2048  # of training texts that layers are measured on
+_CANDIDATES = 4
+_TOKENS = 1024  # of training texts that layers are measured on
 _BATCH, _BATCH_TOKENS = 32, 512  # few, because a language model's logits are wide
 _Seen = Callable[[int, Tensor, Tensor], None]
 
@@ -123,7 +123,7 @@ def _changes(
     few: Sequence[int], data: Splits,
 ) -> dict[int, float]:  # fmt: skip
     """How much the whole model's answers change when one more layer is left out, for each of a few."""
-    task, sums = data.task, dict.fromkeys(few, 0.0)
+    task, sums, places = data.task, dict.fromkeys(few, 0.0), 0
     loss = LOSSES[task.soft_loss("kl")]
     for batch in tqdm(batches, desc="layers", leave=False):
         shut.clear()
@@ -133,8 +133,9 @@ def _changes(
             shut.update((*gone, layer))
             found = task.imitated(read(model, batch).logits, batch)
             sums[layer] += float(loss(found, expected)) * len(expected)
+        places += len(expected)
     shut.clear()
-    return sums
+    return {layer: total / max(1, places) for layer, total in sums.items()}
 
 
 @contextlib.contextmanager

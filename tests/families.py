@@ -46,6 +46,7 @@ CONFIGS = {
     "gpt2-plain": ("gpt2", _COMMON | {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 32}),
     "opt": ("opt", BERT | {"ffn_dim": 24, "word_embed_proj_dim": 32}),
     "opt-narrow": ("opt", BERT | {"ffn_dim": 24, "word_embed_proj_dim": 12, "do_layer_norm_before": False}),
+    "biogpt": ("biogpt", BERT),
     "llama": ("llama", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen2": ("qwen2", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4}),
     "qwen3": ("qwen3", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 6}),
@@ -54,7 +55,7 @@ CONFIGS = {
     "t5": ("t5", T5),
     "t5-gated": ("t5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
 }
-CHANGEABLE = [name for name in CONFIGS if name != "marian"]  # in its hidden size
+CHANGEABLE = [name for name in CONFIGS if name not in ("marian", "biogpt")]  # in its hidden size
 
 
 HEADS = {

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tokenizer
+import transformers
+from conftest import make_splits, make_tokenizer
 from families import CONFIGS, HEADS, batch_for, build, gap, save
 
-from distill import anatomy, checkpoint, cut, heads, surgery
+from distill import (
+    Distill,
+    Finetune,
+    Prune,
+    anatomy,
+    checkpoint,
+    cut,
+    distill,
+    finetune,
+    heads,
+    prune,
+    surgery,
+)
+from distill.anatomy import abilities, families
 from distill.checkpoint import Checkpoint
+from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.surgery.parts import stacks_of
 
 EVERY = [(name, head) for name, (model_type, _) in CONFIGS.items() for head in HEADS[anatomy.FAMILIES[model_type].kind]]
-TWINS = ("xlm-roberta", "camembert", "electra-wide", "gpt2-plain", "opt-narrow", "qwen2")  # of another in the list
+TWINS = (
+    "xlm-roberta",
+    "camembert",
+    "electra-wide",
+    "gpt2-plain",
+    "opt-narrow",
+    "qwen2",
+    "t5",
+)  # of another in the list
 EVERY = [pair for pair in EVERY if pair[0] not in TWINS and pair != ("marian", "SequenceClassification")]  # it has none
 
 
@@ -65,7 +90,7 @@ class Asked:
         return None
 
 
-@pytest.mark.parametrize(("name", "head"), EVERY)
+@pytest.mark.parametrize(("name", "head"), [pair for pair in EVERY if pair[0] == "bert" or pair[1].endswith("LM")])
 def test_a_body_gets_a_new_head_and_stays_what_it_is(name, head, tmp_path):
     if CONFIGS[name][0] == "t5" and head == "Seq2SeqLM":
         return  # T5's head is its embeddings
@@ -120,3 +145,76 @@ def test_either_side_of_an_encoder_decoder_is_cut(name, tmp_path):
 def encoded(model) -> torch.Tensor:
     given = batch_for(model)
     return model.get_encoder()(given["input_ids"], given["attention_mask"])[0]
+
+
+# ------------------------------------------------------------------------------------------------------ the page
+
+PAGE = Path(__file__).parents[1] / "docs" / "families.md"
+
+
+def test_the_page_says_what_the_anatomy_says():
+    made = PAGE.read_text(encoding="utf-8").split(abilities.BEGIN)[1].split(abilities.END)[0]
+    assert made.strip() == abilities.table().strip()
+
+
+def test_the_pages_example_is_the_real_one():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    homes = [Path(families.__file__), Path(__file__).parent / "families.py"]
+    assert len(blocks) == 2
+    for block, home in zip(blocks, homes, strict=True):
+        assert block in home.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("what", ["layers", "heads", "neurons", "hidden"])
+def test_what_the_table_refuses_is_refused_and_the_rest_is_done(what):
+    tries = {
+        "layers": lambda m: surgery.keep_layers(m, range(1, len(surgery.layers_of(m)) + 1)),
+        "heads": lambda m: surgery.keep_units(m, [range(n) for n in surgery.shape_of(m).heads], None),
+        "neurons": lambda m: surgery.keep_units(m, None, [range(n) for n in surgery.shape_of(m).neurons]),
+        "hidden": lambda m: surgery.hidden_axes(m),
+    }
+    for name, (model_type, _) in CONFIGS.items():
+        if name in TWINS:
+            continue
+        reason = anatomy.FAMILIES[model_type].refuses.get(what)
+        if reason is None:
+            tries[what](build(name))
+        else:
+            with pytest.raises(CheckpointError, match=re.escape(reason)):
+                tries[what](build(name))
+
+
+def test_every_family_has_a_row_among_the_tests():
+    assert {model_type for model_type, _ in CONFIGS.values()} == set(anatomy.FAMILIES) - {"albert"}
+
+
+# ------------------------------------------------------------------------------------------------ an unknown family
+
+
+def stranger(folder: Path, labels: int = 3) -> Checkpoint:
+    config = transformers.AutoConfig.for_model(
+        "deberta-v2", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
+        max_position_embeddings=32, num_labels=labels, type_vocab_size=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    return checkpoint.load(Checkpoint(model, make_tokenizer()).save(folder))
+
+
+def test_a_family_without_a_page_learns_and_teaches_and_is_told_what_cutting_would_need(tmp_path):
+    data, found = make_splits(number=24), stranger(tmp_path / "stranger")
+    fast = {"epochs": 1, "max_steps": 2, "learning_rate": 1e-3}
+    found = finetune(found, Finetune(**fast), data=data)
+    pupil = Checkpoint(build("bert", "SequenceClassification", vocab_size=50, num_labels=3), make_tokenizer())
+    words = Distill(imitate={"logits": 1.0, "hidden_states": {"weight": 1.0, "layers": {1: 1}}}, **fast)
+    assert distill(pupil, words, data=data, teacher=found).labels == pupil.labels
+    other = stranger(tmp_path / "other")
+    made = distill(other, Distill(imitate={"logits": 1.0}, **fast), data=data, teacher=found)
+    again = checkpoint.load(made.save(tmp_path / "made"))
+    assert gap(answer(again, data), answer(made, data)) == 0
+    for step in (lambda: cut(found, 1), lambda: prune(found, Prune(heads=0.5), data=data)):
+        with pytest.raises(CheckpointError, match=r"model type 'deberta-v2'.*added in distill/anatomy/families\.py"):
+            step()
+
+
+def answer(found: Checkpoint, data) -> torch.Tensor:
+    return torch.from_numpy(answer_all(Torch(found.model), found.encode(data, "test")))

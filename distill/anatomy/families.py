@@ -130,6 +130,13 @@ _OPT = Family(
     follows=("word_embed_proj_dim",),
     table_width="word_embed_proj_dim",
 )
+_BIOGPT = Family(
+    "biogpt",
+    "decoder",
+    (Stack("layers", Layer((_OPT_ATTENTION,), up=("fc1",), down="fc2")),),
+    _BERT_KEYS,
+    refuses={"hidden": "BioGPT scales its embeddings by the root of the hidden size, so another size is another scale"},
+)
 _LLAMA_ATTENTION = Attention(
     query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj", output="self_attn.o_proj"
 )
@@ -245,6 +252,7 @@ FAMILIES: dict[str, Family] = {
         _ALBERT,
         _GPT2,
         _OPT,
+        _BIOGPT,
         _LLAMA,
         _QWEN2,
         replace(_QWEN2, model_type="qwen3"),
