@@ -104,6 +104,40 @@ def cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tens
     return distance.mean() if mask is None else _masked_mean(distance, mask)
 
 
+def attention(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """KL(teacher ‖ student) between attention distributions, mean over heads and over the queries that the mask keeps.
+
+    Both are (batch, heads, queries, keys) with rows that sum to one, as a model gives them; head counts must match, or
+    the mean over heads is compared where they don't (MiniLM, Wang et al. 2020, equation 6).
+    """
+    mine, theirs = student.float(), teacher.float()
+    if mine.shape[1] != theirs.shape[1]:
+        mine, theirs = mine.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
+    tiny = torch.finfo(torch.float32).tiny
+    found = (theirs * (theirs.clamp(min=tiny).log() - mine.clamp(min=tiny).log())).sum(-1)  # (batch, heads, queries)
+    return _masked_mean(found.mean(1), mask)
+
+
+def relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """KL(teacher ‖ student) between self-relations: softmax(A Aᵀ / √d) of vectors A, cut into relation heads d wide.
+
+    Vectors are (batch, tokens, width): one layer's queries, keys or values, all heads side by side; their widths may
+    differ, and neither need have `heads` heads of its own. Mean over relation heads and over the tokens that the mask
+    keeps, which relate to such tokens only (MiniLMv2, Wang et al. 2021, equations 3 to 5).
+    """
+    mine, theirs = (_relations(vectors, mask, heads) for vectors in (student, teacher))
+    found = (theirs.exp() * (theirs - mine).masked_fill(mask[:, None, None, :] == 0, 0)).sum(-1)
+    return _masked_mean(found.mean(1), mask)
+
+
+def _relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """The logarithms of how much each token relates to each, (batch, heads, tokens, tokens)."""
+    batch, tokens, width = vectors.shape
+    split = vectors.float().view(batch, tokens, heads, width // heads).transpose(1, 2)
+    scores = split @ split.transpose(-1, -2) / math.sqrt(width // heads)
+    return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min).log_softmax(-1)
+
+
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of (batch, classes) logits to (batch,) class indices; −100 is left out."""
     return F.cross_entropy(student.float(), labels)
@@ -139,6 +173,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "binary_kl": binary_kl,
     "mse": mse,
     "cosine": cosine,
+    "attention": attention,
+    "relation": relation,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
 }

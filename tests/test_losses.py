@@ -112,6 +112,55 @@ def test_a_mask_that_keeps_nothing_gives_zero_and_not_nan(name):
     assert LOSSES[name](tensor(MINE), tensor(THEIRS), tensor(np.zeros_like(MASK))).item() == 0
 
 
+def relations_by_numpy(vectors: np.ndarray, heads: int, kept: int) -> np.ndarray:
+    """softmax(A Aᵀ / √d) of one text's first tokens, head by head."""
+    parts = np.split(vectors[:kept], heads, axis=-1)
+    return np.stack([softmax(part @ part.T / math.sqrt(part.shape[-1])) for part in parts])
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("width", [8, 16])
+def test_relations_follow_their_formula_whatever_the_widths_and_head_counts(heads, width):
+    mine, theirs = MINE, RNG.normal(size=(3, 6, width))
+    found, each = losses.relation(tensor(mine), tensor(theirs), tensor(MASK), heads).item(), []
+    for row, kept in enumerate(MASK.sum(-1)):
+        p, q = relations_by_numpy(theirs[row], heads, kept), relations_by_numpy(mine[row], heads, kept)
+        each += np.sum(p * np.log(p / q), -1).mean(0).tolist()  # over heads, one figure a token
+    assert found == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_relations_see_no_padding_and_are_zero_to_themselves():
+    found = []
+    for padding in (0.0, 1e3):
+        mine = tensor(MINE).float()
+        mine[tensor(MASK) == 0] = padding
+        mine.requires_grad_()
+        loss = losses.relation(mine, tensor(THEIRS), tensor(MASK), 2)
+        loss.backward()
+        assert not mine.grad[tensor(MASK) == 0].any() and torch.isfinite(mine.grad).all()
+        found.append(loss.item())
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert losses.relation(tensor(MINE), tensor(MINE), tensor(MASK), 4).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+def test_attentions_follow_their_formula_and_head_counts_may_differ(heads):
+    mine, theirs = softmax(RNG.normal(size=(3, 2, 6, 6))), softmax(RNG.normal(size=(3, heads, 6, 6)))
+    found = losses.attention(tensor(mine), tensor(theirs), tensor(MASK)).item()
+    if heads != 2:
+        mine, theirs = mine.mean(1, keepdims=True), theirs.mean(1, keepdims=True)
+    each = np.sum(theirs * np.log(theirs / mine), -1).mean(1)
+    assert found == pytest.approx(each[MASK.astype(bool)].mean(), rel=1e-5)
+    assert losses.attention(tensor(mine), tensor(mine), tensor(MASK)).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_attention_to_what_is_masked_costs_nothing_and_stays_finite():
+    alone = tensor([[[[1.0, 0.0], [1.0, 0.0]]]]).requires_grad_()
+    loss = losses.attention(alone, tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), tensor([[1, 0]]))
+    loss.backward()
+    assert loss.item() == 0 and torch.isfinite(alone.grad).all()
+
+
 def test_cross_entropy_leaves_out_minus_100():
     # -log softmax of the true class: of (0, 0) it is ln 2; of (ln 3, 0) with class 0 it is ln(4/3).
     logits = tensor([[0.0, 0.0], [5.0, -5.0], [math.log(3), 0.0]])
@@ -223,6 +272,10 @@ def test_bfloat16_is_computed_in_float32(name):
         "binary_cross_entropy": tensor((TEACHER > 0).astype(float)),
     }.get(name, tensor(TEACHER).bfloat16())
     words = {"labels": tensor([0, 1, 2, 3, -100])} if name == "decoupled_kl" else {}
+    if name in ("attention", "relation"):
+        shape = (3, 2, 6, 6) if name == "attention" else (3, 6, 8)
+        student, other = (tensor(softmax(RNG.normal(size=shape))).bfloat16() for _ in range(2))
+        words = {"mask": tensor(MASK)} | ({"heads": 2} if name == "relation" else {})
     found = LOSSES[name](student, other, **words)
     exact = LOSSES[name](student.float(), other.float() if other.dtype == torch.bfloat16 else other, **words)
     assert found.dtype == torch.float32
