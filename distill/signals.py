@@ -1,28 +1,50 @@
-"""What a model says about a batch: its logits and hidden states."""
+"""What a model says about a batch: its logits, and what it computes on the way to them."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill import anatomy
 from distill.data import NO_TARGET, Batch
+
+PARTS = ("query", "key", "value")
+Vector = tuple[str, int]  # query, key or value, and a layer
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which signals are asked for beside the logits: hidden states by number, attentions by layer, and the queries,
+    keys or values of a layer. Numbers are those of hidden states: layer k's is k, its input's k − 1.
+    """
+
+    hidden_states: tuple[int, ...] = ()
+    attentions: tuple[int, ...] = ()
+    vectors: tuple[Vector, ...] = ()
+
+
+NOTHING = Wanted()
 
 
 @dataclass
 class Signals:
     """`logits` (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) where a span's start and end are asked
     for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, an encoder-decoder's behind its
-    encoder's, each (batch, tokens, width).
+    encoder's, each (batch, tokens, width); `attentions` by layer, (batch, heads, queries, keys), each row a
+    distribution; `vectors` by what they are and layer, (batch, tokens, width) with all heads side by side.
     """
 
     logits: Tensor
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
+    attentions: dict[int, Tensor] = field(default_factory=dict)
+    vectors: dict[Vector, Tensor] = field(default_factory=dict)
 
 
 def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
@@ -39,11 +61,62 @@ def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: batch[name] for name in names if name in batch}
 
 
-def read(model: Any, batch: dict[str, Tensor], layers: Sequence[int] = ()) -> Signals:
-    """Runs a model on a batch and keeps what was asked for."""
-    output = model(**inputs_for(model, batch), output_hidden_states=bool(layers))
-    states = states_of(output) if layers else ()
-    return Signals(logits_of(output), {layer: states[layer] for layer in layers})
+def read(model: Any, batch: dict[str, Tensor], wanted: Wanted = NOTHING) -> Signals:
+    """Runs a model on a batch and keeps what was asked for. Attentions are there in eager attention alone."""
+    with watched(model, wanted.vectors) as vectors:
+        output = model(
+            **inputs_for(model, batch),
+            output_hidden_states=bool(wanted.hidden_states),
+            output_attentions=bool(wanted.attentions),
+        )
+    states = states_of(output) if wanted.hidden_states else ()
+    config = model.config.to_dict() if wanted.attentions else {}
+    return Signals(
+        logits_of(output),
+        {layer: states[layer] for layer in wanted.hidden_states},
+        {layer: _attentions_of(output, *anatomy.place_of(config, layer)) for layer in wanted.attentions},
+        vectors,
+    )
+
+
+@contextlib.contextmanager
+def watched(model: Any, wanted: Sequence[Vector]) -> Iterator[dict[Vector, Tensor]]:
+    """The queries, keys or values of some layers' self-attention, filled in as the model runs.
+
+    Raises CheckpointError for a family that isn't known.
+    """
+    found: dict[Vector, Tensor] = {}
+    hooks = []
+    try:
+        for what, layer in wanted:
+            module, part = _maker(model, what, layer)
+
+            def keep(_: Any, __: Any, made: Tensor, key: Vector = (what, layer), part: int | None = part) -> None:
+                found[key] = made if part is None else made.chunk(len(PARTS), dim=-1)[part]
+
+            hooks.append(module.register_forward_hook(keep))
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _maker(model: Any, what: str, layer: int) -> tuple[Any, int | None]:
+    """The module that makes a layer's queries, keys or values; where it makes all of them, which third they are."""
+    config = model.config.to_dict()
+    stack, place = anatomy.place_of(config, layer)
+    known = anatomy.family_of(config).stacks[stack]
+    attention = known.layer.attentions[0]
+    module = model.base_model.get_submodule(known.layers)[place]
+    if attention.fused is not None:
+        return module.get_submodule(attention.fused), PARTS.index(what)
+    return module.get_submodule(getattr(attention, what)), None
+
+
+def _attentions_of(output: Any, stack: int, place: int) -> Tensor:
+    if "decoder_attentions" in output:
+        return (output.encoder_attentions, output.decoder_attentions)[stack][place]
+    return output.attentions[place]
 
 
 def states_of(output: Any) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.losses import LOSSES
 from distill.recipe import settings
-from distill.signals import Signals, read, tensors
+from distill.signals import Signals, Wanted, read, tensors
 from distill.tasks import TextClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
 
@@ -93,7 +93,7 @@ def test_every_loss_on_logits_is_the_one_of_its_name_with_its_own_words(bert, da
     pupil = cut(bert, 2)
     batch = tensors(collate(rows, [0, 1, 2, 3]), pupil.model.device)
     imitate = Distill(imitate={"logits": {"weight": 1.0, **term}}).imitate
-    lesson = Lesson(pupil.model, data.task, logits=imitate.logits, temperature=3.0)
+    lesson = Lesson(pupil.model, data.task, imitate, temperature=3.0)
     signals = read(bert.model, batch)
     loss, _ = lesson(batch, signals)
     words = {name: value for name, value in term.items() if name != "loss"}
@@ -127,8 +127,8 @@ def test_every_term_is_told_with_its_value_and_its_share(bert, data):
 
 
 def test_the_hidden_states_term_is_the_mean_over_pairs_on_real_tokens(bert, data):
-    pupil, asked = cut(bert, 2), settings.HiddenStatesTerm(weight=1.0, loss="mse")
-    lesson = Lesson(pupil.model, data.task, hidden_states=asked, pairs=[(1, 2), (2, 4)], widths=(32, 32)).eval()
+    pupil, asked = cut(bert, 2), settings.Imitate(hidden_states={"weight": 1.0, "loss": "mse"})
+    lesson = Lesson(pupil.model, data.task, asked, pairs={"hidden_states": [(1, 2), (2, 4)]}).eval()
     batch = tensors(collate(pupil.encode(data, "train"), [0, 1, 2, 3]), pupil.model.device)
     states = {}
     for name, model in (("mine", pupil.model), ("theirs", bert.model)):
@@ -138,7 +138,7 @@ def test_the_hidden_states_term_is_the_mean_over_pairs_on_real_tokens(bert, data
     real = batch["attention_mask"].bool().numpy()
     by_hand = [np.mean((states["mine"][m][real] - states["theirs"][t][real]) ** 2) for m, t in ((1, 2), (2, 4))]
     with torch.inference_mode():
-        found, _ = lesson(batch, teacher.Live(bert, [2, 4], torch.float32).signals(batch))
+        found, _ = lesson(batch, teacher.Live(bert, Wanted((2, 4)), torch.float32).signals(batch))
     assert found.item() == pytest.approx(np.mean(by_hand), rel=1e-5)
 
 
@@ -169,7 +169,9 @@ def test_a_projection_bridges_widths_is_trained_and_is_left_behind(narrow, bert,
 
 
 def test_equal_widths_need_no_projection(bert, data):
-    lesson = Lesson(bert.model, data.task, pairs=[(1, 1)], widths=(32, 32))
+    lesson = Lesson(
+        bert.model, data.task, settings.Imitate(hidden_states=1.0), pairs={"hidden_states": [(1, 1)]}, widths=(32, 32)
+    )
     assert len(lesson.projections) == 0
 
 
@@ -179,8 +181,8 @@ def test_equal_widths_need_no_projection(bert, data):
 def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_path):
     encoded = bert.encode(data, "train")
     given = {"dtype": torch.float32, "scratch": tmp_path}
-    saved = teacher.answering(bert, encoded, [0, 2, 4], epochs=3, **given)
-    live = teacher.answering(bert, encoded, [0, 2, 4], epochs=1, **given)
+    saved = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=3, **given)
+    live = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=1, **given)
     assert (type(saved), type(live)) == (teacher.Saved, teacher.Live)
     order = np.random.default_rng(0).permutation(len(encoded)).tolist()
     for rows in (order[:7], order[7:30], order[30:31], [5, 5, 3], list(range(60))):
@@ -195,15 +197,15 @@ def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_p
 
 def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):
     given = {"epochs": 1, "dtype": torch.float32, "scratch": tmp_path}
-    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), [], **given), teacher.Saved)
+    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), Wanted(), **given), teacher.Saved)
 
 
 def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "SAVED_AT_MOST", 1000)
     given = {"epochs": 5, "dtype": torch.float32, "scratch": tmp_path}
     encoded = bert.encode(data, "train")
-    assert isinstance(teacher.answering(bert, encoded, [1], **given), teacher.Live)
-    assert isinstance(teacher.answering(bert, encoded, [], **given), teacher.Saved)
+    assert isinstance(teacher.answering(bert, encoded, Wanted((1,)), **given), teacher.Live)
+    assert isinstance(teacher.answering(bert, encoded, Wanted(), **given), teacher.Saved)
 
 
 def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):
@@ -221,7 +223,7 @@ def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):
 
 def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
     pupil = cut(bert, 2)
-    lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0), settings.LogitsTerm(weight=1.0))
+    lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0, logits=1.0))
     asked: list[list[int]] = []
 
     def answer(batch: dict[str, Tensor]) -> Signals:
@@ -263,7 +265,7 @@ def scripted(
         kept.append(weights(pupil))
         return scores[len(kept) - 1]
 
-    lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
+    lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0))
     words = Finetune(**{**FAST, **words})
     return fit(lesson, pupil.encode(data, "train"), words, validate=validate), kept, pupil
 
@@ -293,7 +295,7 @@ def test_validation_and_the_trained_model_run_without_dropout(bert, data):
         modes.append(pupil.model.training)
         return len(modes)
 
-    lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
+    lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0))
     fit(lesson, pupil.encode(data, "train"), Finetune(epochs=2), validate=validate)
     assert modes == [False, False]
     made = finetune(bert, Finetune(epochs=1, max_steps=1), data=data)
@@ -325,7 +327,7 @@ def test_a_training_takes_as_many_steps_as_it_was_told(bert, data, words, steps)
 def train_by(bert, data, folder, scores, **words):
     """A training whose validation scores are these, one an epoch; more epochs than scores are an error."""
     pupil = bert.copy()
-    lesson, left = Lesson(pupil.model, data.task, settings.Term(weight=1.0)), iter(scores)
+    lesson, left = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0)), iter(scores)
     watch = Watch("1-finetune", folder)
     fit(lesson, pupil.encode(data, "train"), Finetune(**FAST, **words), validate=lambda: next(left), watch=watch)
     return pupil, watch.log
@@ -414,7 +416,7 @@ def test_the_dropout_of_a_checkpoint_comes_back_after_training(bert, data):
         seen.append({module.p for module in pupil.model.modules() if isinstance(module, nn.Dropout)})
         return 0.0
 
-    lesson = Lesson(pupil.model, data.task, settings.Term(weight=1.0))
+    lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0))
     fit(lesson, pupil.encode(data, "train"), Finetune(epochs=1, dropout=0.3), validate=validate)
     assert seen == [{0.3}]
     assert own and own == [module.p for module in pupil.model.modules() if isinstance(module, nn.Dropout)]

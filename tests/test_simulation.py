@@ -13,10 +13,11 @@ from conftest import load_tiny
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from distill import Distill, checkpoint, distill, distillation, finetune, surgery
+from distill import Distill, checkpoint, distill, finetune, surgery
 from distill.checkpoint import Checkpoint
 from distill.cli import main
 from distill.data import collate
+from distill.distillation import steps
 from distill.recipe import Finetune
 from distill.signals import read, tensors
 from distill.simulation import RANGE, fake_quantize_activation, fake_quantize_weight, simulated
@@ -186,13 +187,13 @@ def test_nothing_is_left_behind_a_failure(bert):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_both_training_steps_learn_under_it_and_leave_a_plain_checkpoint(bert, data, tmp_path, dtype, monkeypatch):
     seen = []
-    answer_all = distillation.answer_all
+    answer_all = steps.answer_all
 
     def watched(engine, held):
         seen.append(hasattr(engine.model.classifier, RANGE))
         return answer_all(engine, held)
 
-    monkeypatch.setattr(distillation, "answer_all", watched)
+    monkeypatch.setattr(steps, "answer_all", watched)
     watch = Watch("finetune")
     tuned = finetune(bert, Finetune(**TRAIN, dtype=dtype, simulate="int8"), data=data, watch=watch)
     assert seen == [True, True]  # it is the rounded model that validation scores

@@ -231,16 +231,16 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, epochs, pairs)
 def test_padding_and_places_without_a_target_do_not_count_in_hidden_states(pairs):
     teacher = writer("bart", 1)
     batch = tensors(collate(teacher.encode(pairs, "train"), list(range(6))), teacher.model.device)
-    asked = settings.HiddenStatesTerm(weight=1.0, loss="mse", side="both")
-    lesson = distillation.Lesson(teacher.model, pairs.task, None, None, asked, pairs=[(1, 1), (4, 4)], widths=(32, 32))
+    asked = settings.Imitate(hidden_states={"weight": 1.0, "loss": "mse", "side": "both"})
+    lesson = distillation.Lesson(teacher.model, pairs.task, asked, pairs={"hidden_states": [(1, 1), (4, 4)]})
     mine = Signals(torch.zeros(1), {1: torch.zeros(6, batch["input_ids"].shape[1], 2)})
     mine.hidden_states[4] = torch.zeros(6, batch["labels"].shape[1], 2)
     other = Signals(torch.zeros(1), {key: value.clone() for key, value in mine.hidden_states.items()})
     other.hidden_states[1][batch["attention_mask"] == 0] = 9.0
     other.hidden_states[4][batch["labels"] == -100] = 9.0
-    assert float(lesson._hidden(mine, other, batch)) == 0
+    assert float(lesson._hidden_states(mine, other, batch)) == 0
     other.hidden_states[4][0, 0] = 1.0
-    assert float(lesson._hidden(mine, other, batch)) == pytest.approx(0.5 / int((batch["labels"] != -100).sum()))
+    assert float(lesson._hidden_states(mine, other, batch)) == pytest.approx(0.5 / int((batch["labels"] != -100).sum()))
 
 
 # ------------------------------------------------------------------------------------------------------- training

@@ -32,11 +32,12 @@ def choose_layers(layers: int | list[int], choose: str, of: int) -> list[int]:
 
 
 def layer_map(
-    layers: str | list[int] | Mapping[int, int], student_layers: int, teacher_layers: int
+    layers: str | list[int] | Mapping[int, int], student_layers: int, teacher_layers: int, term: str = "hidden_states"
 ) -> list[tuple[int, int]]:
     """Pairs (student layer, teacher layer), counted from 1; 0 is the embeddings' output.
 
-    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `last` pairs the last S of T.
+    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `last` pairs the last S of T; `top`
+    pairs the last layer of each, and no other.
     Raises CheckpointError when a list has another length than the student has layers, or a layer isn't there.
     """
     if isinstance(layers, Mapping):
@@ -44,9 +45,11 @@ def layer_map(
     elif isinstance(layers, list):
         if len(layers) != student_layers:
             raise CheckpointError(
-                f"imitate.hidden_states.layers lists {len(layers)} teacher layers for a student of {student_layers}"
+                f"imitate.{term}.layers lists {len(layers)} teacher layers for a student of {student_layers}"
             )
         pairs = list(enumerate(layers, start=1))
+    elif layers == "top":
+        pairs = [(student_layers, teacher_layers)]
     elif layers == "last":
         shift = teacher_layers - student_layers
         pairs = [(mine, mine + shift) for mine in range(1, student_layers + 1) if mine + shift >= 1]
@@ -55,9 +58,9 @@ def layer_map(
     for mine, theirs in pairs:
         if not (0 <= mine <= student_layers and 0 <= theirs <= teacher_layers):
             raise CheckpointError(
-                f"imitate.hidden_states.layers pairs student layer {mine} with teacher layer {theirs}, "
+                f"imitate.{term}.layers pairs student layer {mine} with teacher layer {theirs}, "
                 f"but they have {student_layers} and {teacher_layers} layers"
             )
     if not pairs:
-        raise CheckpointError("imitate.hidden_states.layers pairs no layers")
+        raise CheckpointError(f"imitate.{term}.layers pairs no layers")
     return pairs

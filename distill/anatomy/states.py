@@ -22,6 +22,7 @@ def state_pairs(
     side: Literal["encoder", "decoder", "both"] | None,
     student: Mapping[str, Any],
     teacher: Mapping[str, Any],
+    term: str = "hidden_states",
 ) -> list[tuple[int, int]]:
     """Pairs (student's state, teacher's state), from `layers` as `layer_map` reads it, on one side or on both.
 
@@ -30,19 +31,24 @@ def state_pairs(
     """
     sides = [_is_two_sided(config) for config in (student, teacher)]
     if sides[0] != sides[1]:
-        raise CheckpointError("imitate.hidden_states: of student and teacher only one is an encoder-decoder")
+        raise CheckpointError(f"imitate.{term}: of student and teacher only one is an encoder-decoder")
     if not sides[0] and side is not None:
-        raise CheckpointError(
-            f"imitate.hidden_states.side: a {student.get('model_type')} has one side only; leave it out"
-        )
+        raise CheckpointError(f"imitate.{term}.side: a {student.get('model_type')} has one side only; leave it out")
     if side == "both" and not isinstance(layers, str):
-        raise CheckpointError("imitate.hidden_states.layers: for both sides it is a word (even, last), not a list")
+        raise CheckpointError(f"imitate.{term}.layers: for both sides it is a word (even, last), not a list")
     pairs = []
     for stack in _SIDES[side or "decoder"] if sides[0] else (None,):
         counts = [_layers(config, stack) for config in (student, teacher)]
         before = [_layers(config, 0) + 1 if stack == 1 else 0 for config in (student, teacher)]
-        pairs += [(before[0] + mine, before[1] + theirs) for mine, theirs in layer_map(layers, *counts)]
+        pairs += [(before[0] + mine, before[1] + theirs) for mine, theirs in layer_map(layers, *counts, term)]
     return pairs
+
+
+def place_of(config: Mapping[str, Any], state: int) -> tuple[int, int]:
+    """Which stack the layer behind a hidden state is in, and its place there, counted from 0."""
+    if is_written(config, state):
+        return 1, state - _layers(config, 0) - 2
+    return 0, state - 1
 
 
 def is_written(config: Mapping[str, Any], state: int) -> bool:
@@ -58,7 +64,5 @@ def _is_two_sided(config: Mapping[str, Any]) -> bool:
 def _layers(config: Mapping[str, Any], stack: int | None) -> int:
     found = size(config, "layers", stack)
     if found is None:
-        raise CheckpointError(
-            f"imitate.hidden_states: the config of a {config.get('model_type')} names no number of layers"
-        )
+        raise CheckpointError(f"imitate: the config of a {config.get('model_type')} names no number of layers")
     return found

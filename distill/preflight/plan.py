@@ -13,7 +13,7 @@ from distill.preflight.finding import find_engine, find_student, find_teacher, r
 from distill.preflight.heads import check_head, check_losses, check_student_head
 from distill.preflight.shapes import (
     check_graphs,
-    check_hidden_states,
+    check_imitated_layers,
     check_layers,
     check_length,
     check_pruning,
@@ -62,7 +62,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     find_engine(plan)
     _note_idle_words(plan)
     for check in (
-        check_head, check_student_head, check_layers, check_pruning, check_ranks, check_hidden_states,
+        check_head, check_student_head, check_layers, check_pruning, check_ranks, check_imitated_layers,
         check_losses, check_graphs, check_length,
     ):  # fmt: skip
         try:

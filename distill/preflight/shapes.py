@@ -109,31 +109,33 @@ def check_ranks(plan: Plan) -> None:
             )
 
 
-def check_hidden_states(plan: Plan) -> None:
-    """A layer map that fits both sides, whose tokens are the same."""
+def check_imitated_layers(plan: Plan) -> None:
+    """Layer maps that fit both sides, whose tokens are the same."""
     asked = [
-        step.distill.imitate.hidden_states
+        (term, words)
         for step in plan.recipe.steps
-        if step.distill is not None and step.distill.imitate.hidden_states is not None
+        if step.distill is not None
+        for term, words in step.distill.imitate.by_layer.items()
     ]
     student, config = _student_config(plan), plan.teacher_config
     if not asked or student is None or config is None:
         return
-    for facts in (student, config):
-        if reason := anatomy.refuse(facts, "hidden_states"):
-            raise CheckpointError(f"imitate.hidden_states: {reason}")
-    counts = [anatomy.size(facts, "layers") for facts in (student, config)]
-    for term in asked:
-        if None not in counts:
-            anatomy.state_pairs(term.layers, term.side, student, config)
+    for term, words in asked:
+        for facts in (student, config):
+            if reason := anatomy.refuse(facts, term):
+                raise CheckpointError(f"imitate.{term}: {reason}")
+            if term != "hidden_states":
+                anatomy.family_of(facts)
+        if None not in [anatomy.size(facts, "layers") for facts in (student, config)]:
+            anatomy.state_pairs(words.layers, words.side, student, config, term)
     if (
         plan.student_folder
         and plan.teacher_folder
         and not checkpoint.same_tokenizer(plan.student_folder, plan.teacher_folder)
     ):
         raise CheckpointError(
-            "imitate.hidden_states: student and teacher have different tokenizers, so their hidden states can't be "
-            "compared token by token; imitate logits alone"
+            f"imitate.{term}: student and teacher have different tokenizers, so their {term.replace('_', ' ')} can't "
+            "be compared token by token; imitate logits alone"
         )
 
 

@@ -11,11 +11,22 @@ from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
 from distill.recipe.settings.models import Side, Student, Teacher
 from distill.recipe.settings.telling import Format, Ship, Track
-from distill.recipe.settings.training import Distill, Finetune, HiddenStatesTerm, Imitate, LogitsTerm, Term, Training
+from distill.recipe.settings.training import (
+    AttentionsTerm,
+    Distill,
+    Finetune,
+    HiddenStatesTerm,
+    Imitate,
+    LogitsTerm,
+    RelationsTerm,
+    Term,
+    Training,
+)
 from distill.recipe.settings.whole import Recipe, Step
 
 __all__ = [
     "AtLeastOrMost",
+    "AttentionsTerm",
     "Bound",
     "Calibration",
     "Data",
@@ -34,6 +45,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Recipe",
+    "RelationsTerm",
     "Settings",
     "Share",
     "Ship",

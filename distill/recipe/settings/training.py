@@ -79,14 +79,14 @@ class LogitsTerm(Term):
         return self.model_dump(include={"beta", "skew", "target", "others"}, exclude_none=True)
 
 
-class HiddenStatesTerm(Term):
-    """Imitate the teacher's hidden states on real tokens."""
+class _LayeredTerm(Term):
+    """A term that compares layers."""
 
-    loss: Literal["cosine", "mse"] = Field("cosine", description="how far a student's vector is from the teacher's")
-    layers: Literal["even", "last"] | list[int] | dict[int, int] = Field(
+    layers: Literal["even", "last", "top"] | list[int] | dict[int, int] = Field(
         "even",
-        description="which teacher layer each student layer follows: even, last, a list of teacher layers (one a "
-        "student layer) or {student layer: teacher layer}; layers count from 1, 0 is the embeddings",
+        description="which teacher layer each student layer follows: even (spread over all), last (the last ones), top "
+        "(the last of each alone), a list of teacher layers (one a student layer) or {student layer: teacher layer}; "
+        "layers count from 1, and 0 is the embeddings",
     )
     side: Literal["encoder", "decoder", "both"] | None = Field(
         None, description="of an encoder-decoder, whose layers these are; the decoder's when not said"
@@ -101,6 +101,36 @@ class HiddenStatesTerm(Term):
         return {int(key) if isinstance(key, str) and key.isdecimal() else key: layer for key, layer in value.items()}
 
 
+class HiddenStatesTerm(_LayeredTerm):
+    """Imitate the teacher's hidden states on real tokens."""
+
+    loss: Literal["cosine", "mse"] = Field("cosine", description="how far a student's vector is from the teacher's")
+
+
+class AttentionsTerm(_LayeredTerm):
+    """Imitate where the teacher's tokens look: KL between attention distributions, head by head, or between their means
+    over the heads where the two have different numbers of heads.
+    """
+
+
+class RelationsTerm(_LayeredTerm):
+    """Imitate how the teacher's tokens relate to each other in their queries, keys and values (MiniLMv2): KL between
+    softmax(A Aᵀ / √d), so that neither widths nor head counts must match.
+    """
+
+    layers: Literal["even", "last", "top"] | list[int] | dict[int, int] = Field(
+        "top",
+        description="which teacher layer each student layer follows: top (the last of each alone, as in MiniLMv2), or "
+        "as for hidden states",
+    )
+    of: list[Literal["query", "key", "value"]] = Field(
+        ["query", "key", "value"], min_length=1, description="which vectors are related"
+    )
+    heads: int | None = Field(
+        None, ge=1, description="relation heads that all vectors are cut into; the teacher's own number when not said"
+    )
+
+
 class Imitate(Settings):
     """What the student imitates, and how much each term counts."""
 
@@ -108,7 +138,19 @@ class Imitate(Settings):
     hidden_states: Annotated[HiddenStatesTerm, short("weight")] | None = Field(
         None, description="the teacher's hidden states"
     )
+    attentions: Annotated[AttentionsTerm, short("weight")] | None = Field(
+        None, description="where the teacher's tokens look; takes eager attention, and a teacher in every step"
+    )
+    relations: Annotated[RelationsTerm, short("weight")] | None = Field(
+        None, description="how the teacher's tokens relate to each other in their queries, keys and values"
+    )
     labels: Annotated[Term, short("weight")] | None = Field(None, description="the true labels")
+
+    @property
+    def by_layer(self) -> dict[str, HiddenStatesTerm | AttentionsTerm | RelationsTerm]:
+        """The terms that compare layers, by name."""
+        named = {"hidden_states": self.hidden_states, "attentions": self.attentions, "relations": self.relations}
+        return {name: term for name, term in named.items() if term is not None}
 
 
 class Distill(Training):
@@ -136,6 +178,9 @@ class Distill(Training):
     @classmethod
     def _something(cls, value: Imitate, info: ValidationInfo) -> Imitate:
         written = info.data.get("targets") is not None and value.labels is not None
-        if value.logits is None and value.hidden_states is None and not written:
-            raise ValueError("give `logits` or `hidden_states` a weight (labels alone is the step `finetune`)")
+        if value.logits is None and not value.by_layer and not written:
+            raise ValueError(
+                "give `logits`, `hidden_states`, `attentions` or `relations` a weight (labels alone is the step "
+                "`finetune`)"
+            )
         return value

@@ -1,0 +1,18 @@
+"""The training steps: `distill` imitates a teacher, `finetune` learns from labels alone; one objective serves both."""
+
+from distill.distillation.fitting import layer_pairs, require_fit
+from distill.distillation.lesson import Lesson
+from distill.distillation.steps import distill, finetune, settle, token_loss
+from distill.distillation.writing import cut_off, taught
+
+__all__ = [
+    "Lesson",
+    "cut_off",
+    "distill",
+    "finetune",
+    "layer_pairs",
+    "require_fit",
+    "settle",
+    "taught",
+    "token_loss",
+]

@@ -1,0 +1,143 @@
+"""Whether a student can follow its teacher in what a recipe names, and which layer follows which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import gcd
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill import anatomy
+from distill.checkpoint import Checkpoint
+from distill.data import Encoded, Splits, collate
+from distill.errors import CheckpointError
+from distill.recipe import settings
+from distill.signals import Wanted, read, tensors
+
+Pairs = Mapping[str, list[tuple[int, int]]]  # by term: the student's layer and the teacher's that it follows
+
+
+def wanted_of(asked: Mapping[str, Any], pairs: Pairs, *, teacher: bool) -> Wanted:
+    """The signals that the terms of a loss need of one of the two."""
+    layers = {name: tuple(sorted({pair[teacher] for pair in pairs[name]})) for name in asked if name in pairs}
+    related = asked["relations"].of if "relations" in layers else ()
+    return Wanted(
+        layers.get("hidden_states", ()),
+        layers.get("attentions", ()),
+        tuple((what, layer) for layer in layers.get("relations", ()) for what in related),
+    )
+
+
+def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distill, data: Splits) -> Pairs:
+    """The pairs of layers that a student follows, for each term that names some.
+
+    Raises CheckpointError when the layers aren't there, when the two cut texts into different tokens, or when their
+    widths can't be cut into the same number of relation heads.
+    """
+    if not data.task.head_labels:
+        _require_same_vocabulary(student, teacher, data)
+    by_token = data.task.by_token and data.task.head_labels and words.imitate.logits is not None
+    if by_token and not _same_tokens(student, teacher, data):
+        raise CheckpointError(
+            "imitate.logits: student and teacher cut texts into different tokens, or to different lengths, so their "
+            "logits can't be compared token by token; take a student with the teacher's tokenizer, or keep the tokens "
+            "that training texts use (`vocabulary: used`)"
+        )
+    pairs = layer_pairs(words.imitate, student.model.config.to_dict(), teacher.model.config.to_dict())
+    for term in pairs:
+        if not _same_tokens(student, teacher, data):
+            raise CheckpointError(
+                f"imitate.{term}: student and teacher cut texts into different tokens, or to different lengths, so "
+                f"their {term.replace('_', ' ')} can't be compared token by token; imitate logits alone, or set "
+                "data.max_length"
+            )
+    if "attentions" in pairs and not same_ids(student.encode(data, "train"), teacher.encode(data, "train")):
+        raise CheckpointError(
+            "imitate.attentions: the two number their tokens differently, so the teacher would have to be asked before "
+            "training, and attentions are too large to keep; imitate relations, which are not"
+        )
+    return pairs
+
+
+def layer_pairs(imitate: settings.Imitate, student: dict[str, object], teacher: dict[str, object]) -> Pairs:
+    """Which of a student's layers follows which of its teacher's, term by term, from the configs.
+
+    Raises CheckpointError.
+    """
+    pairs = {}
+    for term, asked in imitate.by_layer.items():
+        for config in (student, teacher):
+            if reason := anatomy.refuse(config, term):
+                raise CheckpointError(f"imitate.{term}: {reason}")
+            if term != "hidden_states":
+                anatomy.family_of(config)
+        pairs[term] = anatomy.state_pairs(asked.layers, asked.side, student, teacher, term)
+        if term != "hidden_states" and any(0 in pair for pair in pairs[term]):
+            raise CheckpointError(f"imitate.{term}.layers: 0 is the embeddings, which have no attention")
+    return pairs
+
+
+def relation_heads(
+    asked: settings.RelationsTerm, student: Checkpoint, teacher: Checkpoint, pairs: Pairs, data: Splits
+) -> int:
+    """How many relation heads the vectors of both are cut into: as asked, or the teacher's own number of heads.
+
+    Raises CheckpointError where a width can't be cut into so many.
+    """
+    heads, widths = asked.heads or anatomy.size(teacher.model.config.to_dict(), "heads"), set()
+    for one, is_teacher in ((student, False), (teacher, True)):
+        rows = one.encode(data, "train")
+        batch = tensors(collate(rows, [int(rows.lengths.argmin())]), one.model.device)
+        with torch.no_grad():
+            found = read(one.model.eval(), batch, wanted_of({"relations": asked}, pairs, teacher=is_teacher)).vectors
+        widths |= {vectors.shape[-1] for vectors in found.values()}
+    if heads is None or any(width % heads for width in widths):
+        most = gcd(*widths)
+        raise CheckpointError(
+            f"imitate.relations.heads: vectors {', '.join(map(str, sorted(widths)))} wide can't be cut into {heads} "
+            f"heads each; a divisor of {most} can"
+        )
+    return heads
+
+
+def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Splits) -> None:
+    """Where the classes are the vocabulary a student can follow its teacher in the same one alone."""
+    mine, theirs = (checkpoint.encode(data, "train") for checkpoint in (student, teacher))
+    if mine is not theirs and not same_ids(mine, theirs):
+        raise CheckpointError(
+            "imitate: student and teacher cut the same texts into different tokens, and their logits are over those "
+            "tokens; take a student with the teacher's tokenizer and positions, trim `vocabulary` after the last "
+            "`distill`, or `finetune` without a teacher"
+        )
+    least = min(checkpoint.model.config.vocab_size for checkpoint in (student, teacher))
+    if least < len(student.tokenizer):
+        raise CheckpointError(
+            f"imitate: the tokenizer has {len(student.tokenizer)} tokens, but one of the two models knows {least}"
+        )
+
+
+def same_ids(one: Encoded, other: Encoded) -> bool:
+    """Whether two splits hold the same ids, those to write included."""
+    if one is other:
+        return True
+    same = [one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())]
+    if one.decoder_start is not None and other.decoder_start is not None:
+        mine, theirs = one.targets.values, other.targets.values
+        same += [one.decoder_start == other.decoder_start, mine.shape == theirs.shape and bool((mine == theirs).all())]
+    return all(same)
+
+
+def _same_tokens(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:
+    """Whether both cut every training text into the same tokens, whatever their numbers."""
+    mine, theirs = one.encode(data, "train"), other.encode(data, "train")
+    if same_ids(mine, theirs):
+        return True
+    if mine.ids.shape != theirs.ids.shape or not (mine.offsets == theirs.offsets).all():
+        return False
+    pairs = np.unique(np.stack([mine.ids, theirs.ids]), axis=1).tolist()
+    tokens = [
+        checkpoint.tokenizer.convert_ids_to_tokens(ids) for checkpoint, ids in zip((one, other), pairs, strict=True)
+    ]
+    return tokens[0] == tokens[1]

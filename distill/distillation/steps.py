@@ -1,0 +1,171 @@
+"""The steps themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distill.checkpoint import Checkpoint
+from distill.data import Encoded, Splits, TokenBatches, collate
+from distill.disk import machine_errors
+from distill.distillation.fitting import relation_heads, require_fit, same_ids, wanted_of
+from distill.distillation.lesson import Lesson
+from distill.distillation.writing import taught
+from distill.engines import Engine, Torch, answer_all
+from distill.errors import CheckpointError
+from distill.recipe import settings
+from distill.tasks import Task
+from distill.teacher import Keep, answering
+from distill.training import Watch, choose_dtype, fit
+
+log = logging.getLogger(__name__)
+_HELD, _HELD_TOKENS = 64, 8192
+
+
+def finetune(
+    checkpoint: Checkpoint,
+    words: settings.Finetune,
+    *,
+    data: Splits,
+    watch: Watch | None = None,
+) -> Checkpoint:
+    """A checkpoint trained on the labels of the training split, at its best epoch on validation.
+
+    The checkpoint given stays as it was; `watch` follows the training and holds its log in the end. Raises
+    TrainingError.
+    """
+    checkpoint = checkpoint.copy()
+    checkpoint.model.requires_grad_(True)
+    objective = Lesson(checkpoint.model, data.task, settings.Imitate(labels=settings.Term(weight=1.0)))
+    return _train(checkpoint, objective, words, data, None, watch or Watch("finetune"))
+
+
+def distill(
+    student: Checkpoint,
+    words: settings.Distill,
+    *,
+    data: Splits,
+    teacher: Checkpoint,
+    watch: Watch | None = None,
+    keep: Keep | None = None,
+) -> Checkpoint:
+    """A student trained to imitate its teacher on the training split, at its best epoch on validation.
+
+    The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
+    `watch` follows the training and holds its log in the end; `keep` keeps the teacher's logits for the next one.
+    Raises CheckpointError where the two don't fit, TrainingError.
+    """
+    student = student.copy()
+    student.model.requires_grad_(True)
+    if words.imitate.logits is not None:
+        data.task.require_loss(words.imitate.logits.loss)
+    if words.targets == "teacher":
+        data = taught(data, teacher, choose_dtype(words.dtype), keep)
+    pairs = require_fit(student, teacher, words, data)
+    if data.task.head_labels and teacher.model.config.num_labels != len(data.task.labels):
+        raise CheckpointError(
+            f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
+            "give the teacher a `finetune`"
+        )
+    imitate = words.imitate
+    if imitate.relations is not None:
+        heads = relation_heads(imitate.relations, student, teacher, pairs, data)
+        imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
+    mine, theirs = student.encode(data, "train"), teacher.encode(data, "train")
+    widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
+    torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
+    objective = Lesson(student.model, data.task, imitate, temperature=words.temperature, pairs=pairs, widths=widths)
+    with _scratch(watch) as scratch, _eager([student, teacher] if "attentions" in pairs else []):
+        same = same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
+        source = answering(
+            teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,
+            dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
+        )  # fmt: skip
+        rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
+        return _train(student, objective, words, data, source, watch or Watch("distill"), rows)
+
+
+@contextlib.contextmanager
+def _eager(checkpoints: Sequence[Checkpoint]) -> Iterator[None]:
+    """Attention that gives its weights away, in some models, for as long as the block lasts: fused attention can't."""
+    own = [checkpoint.model.config._attn_implementation for checkpoint in checkpoints]
+    if any(name != "eager" for name in own):
+        log.info("attentions are imitated, so both run in eager attention while training")
+    for checkpoint in checkpoints:
+        checkpoint.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for checkpoint, before in zip(checkpoints, own, strict=True):
+            checkpoint.model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def _scratch(watch: Watch | None) -> Iterator[Path]:
+    """A folder for the teacher's signals: in the training's own, where a killed run leaves nothing behind for long."""
+    if watch is None or watch.folder is None:
+        with tempfile.TemporaryDirectory(prefix="distill-signals-") as scratch:
+            yield Path(scratch)
+        return
+    scratch = watch.folder / "signals"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with machine_errors(f"writing {scratch}"):
+        scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train(
+    checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
+    watch: Watch, rows: Encoded | None = None,
+) -> Checkpoint:  # fmt: skip
+    model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
+    engine = Torch(model, choose_dtype(words.dtype))
+
+    def validate() -> float:
+        if task.generates:
+            return token_loss(engine, held, task)
+        answers = answer_all(engine, held, task)
+        return task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
+
+    fit(
+        objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
+        answer=source.signals if source else None, lower=task.lower or task.generates, seed=data.seed, watch=watch,
+    )  # fmt: skip
+    if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
+        checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
+    settle(checkpoint, data)
+    return checkpoint
+
+
+def token_loss(engine: Engine, encoded: Encoded, task: Task) -> float:
+    """The mean loss, in nats, of a split's tokens to write, each behind the right ones: what chooses an epoch where
+    writing the texts themselves would take too long.
+    """
+    summed = np.zeros(2)
+    for rows in TokenBatches(encoded.work, _HELD, _HELD_TOKENS):
+        batch = collate(encoded, rows)
+        summed += task.reduce(engine.answer(batch), batch).sum(0)
+    return float(summed[0] / summed[1])
+
+
+def settle(checkpoint: Checkpoint, data: Splits) -> None:
+    """What answers hang on beside the weights, kept in the config: the probability from which one of many labels, or no
+    answer, counts as given, chosen on validation; and what windows of a long text share.
+    """
+    data.task.settle(checkpoint.model)
+    if data.task.windows:
+        checkpoint.model.config.window_stride = data.words.stride
+    if data.task.chooses:
+        held = checkpoint.encode(data, "validation")
+        answers = answer_all(Torch(checkpoint.model), held, data.task)
+        checkpoint.model.config.threshold = data.task.choose_threshold(answers, held.labels)
