@@ -150,8 +150,8 @@ def test_a_projection_bridges_widths_is_trained_and_is_left_behind(narrow, bert,
     begin: list[Tensor] = []
     build = Lesson.__init__
 
-    def spy(self: Lesson, *args: object) -> None:
-        build(self, *args)
+    def spy(self: Lesson, *args: object, **words: object) -> None:
+        build(self, *args, **words)
         lessons.append(self)
         begin.extend(layer.weight.detach().clone() for layer in self.projections.values())
 

@@ -23,7 +23,7 @@ from distill.recipe import settings
 from distill.recipe.settings import Generation
 from distill.signals import Signals, read, tensors
 from distill.tasks import METRICS, from_config
-from distill.training import Watch
+from distill.training import Watch, choose_dtype
 
 FAST = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 8}
 
@@ -253,7 +253,7 @@ def test_what_is_learned_is_chosen_by_token_loss_and_written_down(name, pairs, t
     losses = [epoch["score"] for epoch in watch.log.epochs]
     assert watch.log.lower and losses[-1] < losses[0] and watch.log.best["score"] == min(losses)
     held = made.encode(pairs, "validation")
-    engine = Torch(made.model, distillation.choose_dtype("auto"))
+    engine = Torch(made.model, choose_dtype("auto"))
     assert distillation.token_loss(engine, held, pairs.task) == pytest.approx(min(losses), rel=0.02)
     found = checkpoint.load(made.save(tmp_path / "made"))
     assert found.model.generation_config.max_new_tokens == 8 and found.model.config.task == "translation"
