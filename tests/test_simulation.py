@@ -189,9 +189,9 @@ def test_both_training_steps_learn_under_it_and_leave_a_plain_checkpoint(bert, d
     seen = []
     answer_all = steps.answer_all
 
-    def watched(engine, held):
+    def watched(engine, held, *task: object):
         seen.append(hasattr(engine.model.classifier, RANGE))
-        return answer_all(engine, held)
+        return answer_all(engine, held, *task)
 
     monkeypatch.setattr(steps, "answer_all", watched)
     watch = Watch("finetune")
