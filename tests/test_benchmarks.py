@@ -103,3 +103,11 @@ def test_a_missed_goal_is_told_as_missed(module):
 
 def test_the_front_holds_what_nothing_beats_in_both(module):
     assert module("pareto").front([(3, 99), (1, 90), (2, 89), (4, 98), (3, 97)]) == [(1, 90), (3, 99)]
+
+
+def test_a_word_belongs_to_the_slot_that_has_a_letter_of_it(module):
+    chunks = [{"text": "play "}, {"text": "blue jazz", "entity": "genre"}, {"text": "'s best "}]
+    chunks += [{"text": "in", "entity": "place"}, {"text": " "}, {"text": "bar", "entity": "place"}]
+    words, tags = module("parts.slots").tag(chunks)
+    assert words == ["play", "blue", "jazz's", "best", "in", "bar"]
+    assert tags == ["O", "B-genre", "I-genre", "O", "B-place", "B-place"]

@@ -16,15 +16,16 @@ from parts.bench import Bench, rows_of
 SEED = 7
 RECIPE: dict[str, Any] = {
     "task": "token-classification",
-    "teacher": {"card": "minilm-l6", "finetune": {"epochs": 4, "learning_rate": 3e-4}},
+    "teacher": {"card": "minilm-l6", "finetune": {"epochs": 2, "learning_rate": 5e-4, "batch_size": 128}},
     "student": {"layers": 3},
     "steps": [
         {
             "distill": {
                 "imitate": {"logits": 1.0, "hidden_states": 1.0, "labels": 0.5},
                 "temperature": 2,
-                "epochs": 6,
-                "learning_rate": 5e-4,
+                "epochs": 3,
+                "learning_rate": 1e-3,
+                "batch_size": 128,
             }
         },
         {"quantize": {}},

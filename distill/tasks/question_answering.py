@@ -37,6 +37,7 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question-answering"
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     head: ClassVar[str] = "ForQuestionAnswering"
+    families: ClassVar[tuple[str, ...]] = ("encoder",)
     by_token: ClassVar[bool] = True
     pairs: ClassVar[bool] = True
     windows: ClassVar[bool] = True

@@ -37,6 +37,7 @@ class TokenClassification(Task):
     name: ClassVar[str] = "token-classification"
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     head: ClassVar[str] = "ForTokenClassification"
+    families: ClassVar[tuple[str, ...]] = ("encoder",)
     by_token: ClassVar[bool] = True
 
     @property
