@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import anatomy, heads, safety, tasks
 from distill.disk import atomic_folder
+from distill.engines import files_of
 from distill.errors import CheckpointError
 from distill.tasks import Task
 
@@ -268,7 +269,8 @@ def _weight_files(folder: Path, weights: str) -> list[Path]:
     index = folder / f"{weights}.index.json"
     if not (folder / weights).is_file() and index.is_file():
         return [folder / shard for shard in safety.shards(index)]
-    return [folder / weights, *folder.glob(f"{weights}.data")]
+    files = files_of(folder / weights) if weights.endswith(".onnx") else [folder / weights]
+    return [*files, *(more for file in files for more in folder.glob(f"{file.name}.data"))]
 
 
 def count_bytes(folder: Path, weights: str = "model.safetensors") -> int:

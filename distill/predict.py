@@ -10,7 +10,7 @@ from distill import checkpoint as checkpoints
 from distill import tasks
 from distill.data.batching import collate
 from distill.data.readers import READERS
-from distill.engines import GRAPHS, Engine, OnnxRuntime, graph_in
+from distill.engines import GRAPHS, Engine, graph_in, open_graph
 from distill.errors import CheckpointError, DataError
 from distill.safety import read_json
 from distill.shipping import manifest as manifests
@@ -90,7 +90,7 @@ def _shipped(folder: Path, inside: Sequence[str]) -> Path:
 def _engine(folder: Path, form: str | None) -> Engine:
     graph = None if form == "transformers" else graph_in(folder, form)
     if graph is not None:
-        return OnnxRuntime(graph)
+        return open_graph(graph)
     if form in GRAPHS:
         raise CheckpointError(f"{folder}: no {GRAPHS[form]} in it")
     from distill.engines import Torch

@@ -219,7 +219,7 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
     ranges = dict(calibrate(path, bert.encode(data, "train"), 0))
     products = products_of(ir.load(path).graph)
     ruined = next(p for p in products if p.name.endswith("layer.2.intermediate.dense"))
-    ranges[ruined.given.name] = (-1e-3, 1e-3)
+    ranges[ruined.name] = (-1e-3, 1e-3)
     lower(path, tmp_path / "right.onnx", plan_of(path, "static", calibrate(path, bert.encode(data, "train"), 0)))
     usual = np.abs(answer_all(OnnxRuntime(tmp_path / "right.onnx"), held) - answer_all(OnnxRuntime(path), held)).max()
 

@@ -17,7 +17,7 @@ from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.data.decoders import Decoder
-from distill.engines import GRAPHS, Engine, OnnxRuntime, Torch
+from distill.engines import GRAPHS, Engine, Torch, files_of, graph_in, open_graph
 from distill.errors import CheckpointError
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
@@ -50,7 +50,7 @@ class Subject:
 
     def open(self, threads: int = 0) -> Engine:
         """The engine that answers."""
-        return OnnxRuntime(self.served, threads) if self.checkpoint is None else Torch(self.checkpoint.model)
+        return open_graph(self.served, threads) if self.checkpoint is None else Torch(self.checkpoint.model)
 
     def encoded(self, data: Splits, split: str = "test") -> Encoded:
         """A split in this checkpoint's own tokens."""
@@ -95,7 +95,7 @@ def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Sub
     if any(folder.glob("*.safetensors")):
         loaded = checkpoints.load(folder)
         found.append(Subject(name, "transformers", folder, loaded.tokenizer, loaded))
-    graphs = [form for form in reversed(GRAPHS) if (folder / GRAPHS[form]).is_file()]
+    graphs = [form for form in reversed(GRAPHS) if graph_in(folder, form)]
     if graphs:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         found += [Subject(name, form, folder, tokenizer) for form in graphs]
@@ -216,7 +216,7 @@ def evaluate(
 def _count(graph: Path) -> int:
     import onnx
 
-    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    weights = [held for file in files_of(graph) for held in onnx.load(file, load_external_data=False).graph.initializer]
     aside = ("_scale", "_zero_point", ".scale", ".scales", ".zero_point", ".zero_points")
     return sum(
         math.prod(weight.dims) * (2 if weight.name.endswith(".int4") else 1)  # two in a byte

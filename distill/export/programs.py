@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.errors import MachineError
 from distill.export.attention import one_node
+from distill.export.products import name_weights
 from distill.export.tidying import tidy
 from distill.export.traced import Traced
 
@@ -35,6 +36,7 @@ def trace(module: Traced, given: Mapping[str, Tensor], outputs: list[str], free:
 def save(program: torch.onnx.ONNXProgram, path: Path) -> None:
     """Tidies a program and writes it without the exporter's own stack traces, half a megabyte of them."""
     graph = program.model.graph
+    name_weights(graph)
     tidy(program.model)
     made = (value for node in graph.all_nodes() for value in node.outputs)
     for thing in (graph, *graph.inputs, *graph.initializers.values(), *graph.all_nodes(), *made):

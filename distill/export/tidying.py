@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from distill.export.first_position import last_layer_at_one_position
+from distill.export.products import unfold
 
 _HEADS_FIRST = [0, 2, 1, 3]
 
@@ -23,6 +24,8 @@ _HEADS_FIRST = [0, 2, 1, 3]
 def tidy(model: ir.Model) -> None:
     """Rewrites a model's graph in place."""
     common.CommonSubexpressionEliminationPass()(model)
+    unfold(model.graph)
+    common.RemoveUnusedNodesPass()(model)
     for node in list(model.graph):
         if node.op_type == "Attention" and node.domain == "":
             _take_past(node)

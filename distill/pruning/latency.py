@@ -17,7 +17,7 @@ import numpy as np
 from distill import anatomy, surgery
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
-from distill.engines import GRAPHS, OnnxRuntime
+from distill.engines import GRAPHS, open_graph
 from distill.evaluation.timing import measure_latency
 from distill.export import export
 from distill.pruning.costs import Costs, Curve
@@ -85,7 +85,7 @@ class MachineClock:
 
     def _time(self, checkpoints: Sequence[Checkpoint]) -> list[float]:
         """The median time of each checkpoint's answers, in ms, measured in turns."""
-        engines = [OnnxRuntime(self._graph(each), self.words.threads) for each in checkpoints]
+        engines = [open_graph(self._graph(each), self.words.threads) for each in checkpoints]
         inputs: list[Encoded] = [each.encode(self.data, "train") for each in checkpoints]
         tokens = self.words.tokens or int(np.median(inputs[0].sequences))
         timing = settings.Timing(

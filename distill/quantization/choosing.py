@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from distill.data import Encoded
-from distill.engines import OnnxRuntime, answer_all
+from distill.engines import open_graph
+from distill.quantization.judging import asked, moved
 from distill.quantization.lowering import Plan, Precision, lower
 from distill.tasks import Task
 
@@ -41,12 +43,14 @@ def choose(
     token, from there to fp32, a quarter of them at the most. When nothing helps, the plan that changes least is taken.
     """
     with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
-        expected = answer_all(OnnxRuntime(fp32), held, task)
+        for told in fp32.parent.glob("*.json"):  # a graph that writes is told how by what lies beside it
+            shutil.copy(told, scratch)
+        expected = asked(open_graph(fp32), held, task)
 
         def answers(tried: Plan, texts: Encoded) -> np.ndarray:
-            path = Path(scratch) / "tried.onnx"
+            path = Path(scratch) / fp32.name
             lower(fp32, path, tried)
-            return answer_all(OnnxRuntime(path), texts, task)
+            return asked(open_graph(path), texts, task)
 
         def judged(tried: Plan, kept: Sequence[str]) -> Choice:
             return Choice(tried, changed(answers(tried, held), expected), tuple(kept))
@@ -54,10 +58,12 @@ def choose(
         best = judged(plan, ())
         if best.changed <= most:
             return best
-        log.info("int8 changes %.1f %% of the answers; looking for the sensitive layers", 100 * best.changed)
+        log.info(
+            "int8 changes %.1f %% of the answers, or of the loss; looking for the sensitive layers", 100 * best.changed
+        )
         some = held.take(np.arange(min(_RANKED_ON, len(held))))
-        expected = answer_all(OnnxRuntime(fp32), some, task)
-        ranked = _ranked(plan, lambda tried: task.moved(answers(tried, some), expected))
+        expected = asked(open_graph(fp32), some, task)
+        ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), expected))
         for tried, kept in _rungs(plan, ranked):
             found = judged(tried, kept)
             best = found if found.changed < best.changed else best
@@ -68,12 +74,12 @@ def choose(
 
 def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:
     """Products, the most sensitive first."""
-    moved = {}
+    far = {}
     for name in tqdm(plan.products, desc="sensitive layers", unit="layer"):
         alone = {other: plan.products[other] if other == name else "fp32" for other in plan.products}
         tried = Plan(alone, plan.ranges, plan.table_bits, plan.group)
-        moved[name] = moved_by(tried)
-    return sorted(moved, key=lambda name: -moved[name])
+        far[name] = moved_by(tried)
+    return sorted(far, key=lambda name: -far[name])
 
 
 def _rungs(plan: Plan, ranked: Sequence[str]) -> list[tuple[Plan, Sequence[str]]]:

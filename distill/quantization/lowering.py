@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from distill.engines import files_of, pair
 from distill.quantization import arithmetic
 from distill.quantization.products import Lookup, Product, lookups_of, products_of
 
@@ -32,7 +33,7 @@ _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy level
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of each product, by its name; the ranges of what `static` ones are given, by the value's name."""
+    """What becomes of each product, and the range of what a `static` one is given, by the product's name."""
 
     products: Mapping[str, Precision]
     ranges: Mapping[str, tuple[float, float]]
@@ -41,25 +42,55 @@ class Plan:
 
 
 def lower(fp32: Path, target: Path, plan: Plan) -> None:
-    """Writes the graph of a plan."""
+    """Writes the graph of a plan; of an encoder-decoder's two files both."""
+    sources = files_of(fp32)
+    for source, made in zip(sources, pair(target) if len(sources) == 2 else [target], strict=True):
+        _lower(source, made, plan)
+
+
+def _lower(fp32: Path, target: Path, plan: Plan) -> None:
     model = ir.load(fp32)
     graph = model.graph
     graph.opset_imports[RUNTIME] = 1
+    products, lookups = products_of(graph), lookups_of(graph)
+    tied = _tied(products, lookups, plan)
     rounded: dict[str, ir.Value] = {}
-    for product in products_of(graph):
+    for product in products:
         match plan.products[product.name]:
             case "static":
-                _static(product, plan.ranges[str(product.given.name)], rounded)
+                _static(product, plan.ranges[product.name], rounded)
+            case "token" | "token4" if product.table in tied:
+                _tied_product(product, plan.table_bits, tied[product.table])
             case "token":
                 _token(product, 8, _TOKEN_BLOCK)
             case "token4":
                 _token(product, 4, plan.group)
-    for lookup in lookups_of(graph):
-        _look_up(lookup, plan)
+    for lookup in lookups:
+        if tied.get(lookup.node.inputs[0]) != 0:
+            _look_up(lookup, plan, tied.get(lookup.node.inputs[0]))
     for node in list(graph):
         _skip_into_norm(node)
     common.RemoveUnusedNodesPass()(model)
     ir.save(model, target)
+
+
+def _tied(products: list[Product], lookups: list[Lookup], plan: Plan) -> dict[ir.Value, int]:
+    """For a table that a product takes as well: how many numbers of a row share a scale, so that both read one table;
+    0 where the product stays in fp32, and the table with it. What can't be shared is stored twice, rounded.
+    """
+    found: dict[ir.Value, int] = {}
+    for product in products:
+        table, precision = product.table, plan.products[product.name]
+        if all(table is not lookup.node.inputs[0] for lookup in lookups) or precision == "static":
+            continue
+        columns = len(product.weight)
+        bits, blocks = (8, (_TOKEN_BLOCK, 32, 16)) if precision == "token" else (4, (plan.group,))
+        block = next((block for block in blocks if columns % block == 0), None)
+        if precision == "fp32":
+            found[table] = 0
+        elif bits == plan.table_bits and block is not None:
+            found[table] = block
+    return found
 
 
 def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir.Value]) -> None:
@@ -90,15 +121,33 @@ def _token(product: Product, bits: int, block: int) -> None:
     _replace(product, _add(at, "MatMulNBits", given, f"{product.name}.product", **words))
 
 
-def _look_up(lookup: Lookup, plan: Plan) -> None:
+def _tied_product(product: Product, bits: int, block: int) -> None:
+    """By token, with the rounded table itself as its weight: its rows are the product's outputs."""
+    at, (inputs, outputs) = product.nodes[0], product.weight.shape
+    table, scales = _table(at, str(product.table.name), product.weight.T, bits, block)
+    shape = _hold(at, f"{product.stored}.blocks", np.array([outputs, inputs // block, block * bits // 8], np.int64))
+    weight = _add(at, "Reshape", [table, shape], f"{product.name}.blocked", domain="").outputs[0]
+    bias = None if product.bias is None else _hold(at, f"{product.stored}.bias.fp32", product.bias)
+    words = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
+    given = [product.given, weight, scales, None, None, bias]
+    _replace(product, _add(at, "MatMulNBits", given, f"{product.name}.product", **words))
+
+
+def _table(at: ir.Node, name: str, table: np.ndarray, bits: int, block: int) -> tuple[ir.Value, ir.Value]:
+    """A table rounded, and its scales."""
+    integers, scales = arithmetic.in_blocks(table, bits, block)
+    flat = integers.reshape(len(integers), -1)[:, : table.shape[1]]
+    return _hold(at, f"{name}.int{bits}", arithmetic.packed(flat, bits)), _hold(at, f"{name}.scales", scales)
+
+
+def _look_up(lookup: Lookup, plan: Plan, block: int | None) -> None:
     columns = lookup.table.shape[1]
     bits = plan.table_bits if columns % 2 == 0 else 8  # two 4-bit numbers share a byte
-    block = plan.group if bits == 4 else 1 << max(4, (columns - 1).bit_length())  # in 8 bits a scale a row
-    integers, scales = arithmetic.in_blocks(lookup.table, bits, block)
-    flat = integers.reshape(len(integers), -1)[:, :columns]
-    table = _hold(lookup.node, f"{lookup.name}.int{bits}", arithmetic.packed(flat, bits))
+    if block is None:
+        block = plan.group if bits == 4 else 1 << max(4, (columns - 1).bit_length())  # in 8 bits a scale a row
+    table, scales = _table(lookup.node, lookup.name, lookup.table, bits, block)
     made, ids = lookup.node.outputs[0], lookup.node.inputs[1]
-    given = [table, ids, _hold(lookup.node, f"{lookup.name}.scales", scales)]
+    given = [table, ids, scales]
     words = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
     node = _add(lookup.node, "GatherBlockQuantized", given, f"{made.name}.row", **words)
     _take_over(node.outputs[0], made)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+
+from distill.engines import files_of
 
 _SMALL = 4096  # a table of fewer numbers stays as it is
 
@@ -23,6 +26,12 @@ class Product:
     weight: np.ndarray  # (inputs, outputs)
     bias: np.ndarray | None  # (outputs,)
     nodes: tuple[ir.Node, ...]
+
+    @property
+    def table(self) -> ir.Value | None:
+        """The table that the weight is, turned, where it is looked up as well: tied heads have it."""
+        turned = self.nodes[0].inputs[1].producer()
+        return None if turned is None else turned.inputs[0]
 
     @property
     def given(self) -> ir.Value:
@@ -75,6 +84,11 @@ def _told_apart(found: list[Product]) -> list[Product]:
         name = f"{product.stored}#{number + 1}" if number else product.stored
         apart.append(replace(product, name=name, stored=name))
     return apart
+
+
+def products_in(graph: Path) -> list[Product]:
+    """The products of all files of a graph."""
+    return [product for file in files_of(graph) for product in products_of(ir.load(file).graph)]
 
 
 def lookups_of(graph: ir.Graph) -> list[Lookup]:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from distill import disk
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
-from distill.engines import GRAPHS, OnnxRuntime, Torch, answer_all
+from distill.engines import GRAPHS, Torch, answer_all, open_graph
 from distill.export import write_graph
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import Choice, choose
+from distill.quantization.judging import apart, asked, changed, written
 from distill.quantization.lowering import Plan, Precision, lower
-from distill.quantization.products import products_of
+from distill.quantization.products import products_in
 from distill.recipe import settings
 from distill.tasks import Task
 
 log = logging.getLogger(__name__)
 _PARITY = "parity.json"
 _PARITY_ROWS = 256
+_WRITTEN_ROWS = 16  # texts that are written, which takes a step a token
 
 
 def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, folder: Path) -> Path:
@@ -60,14 +60,15 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
     drawn = np.random.default_rng(data.seed).permutation(len(texts))[: words.calibration.examples]
     start: Precision = "token4" if words.weights == "int4" else "static" if words.activations == "static" else "token"
     ranges = calibrate(fp32, texts.take(np.sort(drawn)), data.seed) if start == "static" else {}
-    products = {product.name: start for product in products_of(ir.load(fp32).graph)}
+    tied: Precision = "token" if start == "static" else start  # shares its bytes with the table, see lowering
+    products = {product.name: start if product.table is None else tied for product in products_in(fp32)}
     table_bits = 4 if (words.embeddings or words.weights) == "int4" else 8
     choice = choose(
         fp32,
         Plan(products, ranges, table_bits, words.group),
         held,
         data.task,
-        _share_changed(checkpoint, data.task),
+        lambda found, expected: changed(data.task, found, expected, _threshold(checkpoint, data.task)),
         words.changed,
     )
     if choice.kept:
@@ -75,15 +76,15 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
         log.info("%d of %d products stay in more bits: %s", len(up), len(products), ", ".join(up))
     if choice.changed > words.changed:
         log.warning(
-            "%s changes %.1f %% of the answers to validation texts, more than the %.1f %% of quantize.changed; "
-            "training with `simulate: int8` helps", words.weights, 100 * choice.changed, 100 * words.changed,
+            "%s changes %.1f %% of the answers to validation texts, or of their loss, more than the %.1f %% of "
+            "quantize.changed; training with `simulate: int8` helps",
+            words.weights, 100 * choice.changed, 100 * words.changed,
         )  # fmt: skip
     return choice
 
 
-def _share_changed(checkpoint: Checkpoint, task: Task) -> Callable[[np.ndarray, np.ndarray], float]:
-    threshold = getattr(checkpoint.model.config, "threshold", task.threshold)
-    return lambda found, expected: 1 - task.agreement(found, expected, threshold)
+def _threshold(checkpoint: Checkpoint, task: Task) -> float:
+    return getattr(checkpoint.model.config, "threshold", task.threshold)
 
 
 def _told(choice: Choice) -> dict[str, Any]:
@@ -98,21 +99,27 @@ def read_parity(folder: Path) -> dict[str, Any]:
 
 
 def measure_parity(checkpoint: Checkpoint, graphs: dict[str, Path], held: Encoded, task: Task) -> dict[str, Any]:
-    """For each graph the largest logit difference to torch, the share of equal answers, the score at batch 1 and 32."""
-    some = held.take(np.arange(min(_PARITY_ROWS, len(held))))
-    threshold = getattr(checkpoint.model.config, "threshold", task.threshold)
-    expected = answer_all(Torch(checkpoint.model), some, task)
+    """For each graph the largest difference to torch's answers, the share of equal answers, the score at batch 1 and
+    32; where tokens are foretold, differences of the loss a token, and what is written after a few prompts.
+    """
+    some = held.take(np.arange(min(_WRITTEN_ROWS if task.generates else _PARITY_ROWS, len(held))))
+    threshold, torch = _threshold(checkpoint, task), Torch(checkpoint.model)
+    expected = answer_all(torch, some, task)
+    foretold = asked(torch, some, task) if task.generates else expected
     told: dict[str, Any] = {"rows": len(some), "split": "validation", "metric": task.metric}
     told["torch"] = {"score": task.score(task.predictions(expected, threshold), some.labels)}
     for name, path in graphs.items():
-        engine = OnnxRuntime(path)
+        engine = open_graph(path)
         by_batch = {size: answer_all(engine, some, task, batch_size=size, batch_tokens=1 << 30) for size in (1, 32)}
+        compared = [asked(engine, some, task)] if task.generates else by_batch.values()
         told[name] = {
-            "largest_difference": max(task.apart(found, expected) for found in by_batch.values()),
+            "largest_difference": max(apart(task, found, foretold) for found in compared),
             "agreement": min(task.agreement(found, expected, threshold) for found in by_batch.values()),
             "score": {
-                f"batch {size}": task.score(task.predictions(logits, threshold), some.labels)
-                for size, logits in by_batch.items()
+                f"batch {size}": task.score(task.predictions(answers, threshold), some.labels)
+                for size, answers in by_batch.items()
             },
         }
+        if checkpoint.model.can_generate():
+            told[name]["written"] = written(torch, engine, some)
     return told

@@ -13,7 +13,7 @@ import numpy as np
 
 from distill import checkpoint as checkpoints
 from distill import disk, tasks
-from distill.engines import GRAPHS
+from distill.engines import GRAPHS, files_of, graph_in
 from distill.errors import CheckpointError
 from distill.recipe import to_yaml
 from distill.recipe.settings import Recipe
@@ -77,7 +77,8 @@ def _fill(
         _copy_checkpoint(torch_folder, target / "transformers", ["model.safetensors"], longest)
     if "onnx" in asked:
         small = GRAPHS[f"onnx-{recipe.steps[-1].quantize.weights}"]
-        _copy_checkpoint(graph_folder, target / "onnx", [small, GRAPHS["onnx-fp32"]], longest)
+        graphs = [file.name for name in (small, GRAPHS["onnx-fp32"]) for file in files_of(graph_folder / name)]
+        _copy_checkpoint(graph_folder, target / "onnx", graphs, longest)
     preprocessing.write_json(target / "report.json", report)
     (target / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     _copy_extras(run, target, full)
@@ -104,6 +105,8 @@ def _copy_checkpoint(source: Path, target: Path, weights: list[str], longest: in
         _copy(path, target / path.name)
         for more in source.glob(f"{path.name}.data"):  # a graph's weights beside it
             _copy(more, target / more.name)
+    if (source / "generation_config.json").is_file():  # what begins and ends a text that is written
+        _copy(source / "generation_config.json", target / "generation_config.json")
 
 
 def _clean_config(config: Any) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def _facts(
     formats = [
         form
         for form, inside in manifests.FOLDERS.items()
-        if inside in asked and (form == "transformers" or (target / inside / GRAPHS[form]).is_file())
+        if inside in asked and (form == "transformers" or graph_in(target / inside, form))
     ]
     inside = target / ("onnx" if graph else "transformers")
     config = read_json(inside / "config.json")

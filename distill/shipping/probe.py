@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distill import checkpoint as checkpoints
-from distill.engines import GRAPHS, ROUNDED, Engine, OnnxRuntime
+from distill.engines import GRAPHS, ROUNDED, Engine, open_graph
 from distill.shipping import manifest as manifests
 
 HOW = (
@@ -53,7 +53,7 @@ def open_format(folder: Path, form: str, threads: int = 0) -> Engine:
     """What answers for one format in a shipped folder. Raises CheckpointError, MachineError."""
     inside = folder / manifests.FOLDERS[form]
     if form in GRAPHS:
-        return OnnxRuntime(inside / GRAPHS[form], threads)
+        return open_graph(inside / GRAPHS[form], threads)
     from distill.engines import Torch
 
     return Torch(checkpoints.load(inside).model)

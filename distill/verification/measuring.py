@@ -209,7 +209,7 @@ def _teacher(
 ) -> tuple[dict[str, Engine], str]:
     """The teacher with a head of random weights, whose latency is that of the trained one; or why it can't be had."""
     from distill import export
-    from distill.engines import OnnxRuntime, Torch
+    from distill.engines import Torch, open_graph
     from distill.tasks import restored
 
     task = restored(manifest.problem, manifest.labels)
@@ -221,7 +221,7 @@ def _teacher(
             return {}, "the teacher has another vocabulary, so it can't be asked the same ids"
         engines: dict[str, Engine] = {"teacher": Torch(loaded.model)}
         if any("/ teacher onnx-fp32," in claim.name for claim in wanted):
-            engines["teacher onnx-fp32"] = OnnxRuntime(export.export(loaded, scratch / "model.onnx"), threads)
+            engines["teacher onnx-fp32"] = open_graph(export.export(loaded, scratch / "model.onnx"), threads)
     except DistillError as error:
         return {}, f"the teacher isn't at hand: {first_line(error)}"
     return engines, ""

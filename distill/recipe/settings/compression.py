@@ -45,7 +45,8 @@ class Quantize(Settings):
         0.01,
         ge=0,
         le=1,
-        description="share of validation answers that may change before sensitive layers are left in more bits",
+        description="share of validation answers that may change before sensitive layers are left in more bits; of a "
+        "model that foretells tokens, the share by which its loss may grow",
     )
 
 
