@@ -157,8 +157,14 @@ def test_a_missing_section_is_required(read, section):
         ("steps.0.distill.epochs=.inf", "steps.0.distill.epochs: this should be a finite number"),
         ("steps.0.distill.temperature=.nan", "steps.0.distill.temperature: this should be a finite number"),
         ("steps.0.distill.learning_rate=1", "steps.0.distill.learning_rate: this should be less than 1"),
-        ("steps.0.distill.imitate={labels: 1}", "steps.0.distill.imitate: give `logits` or `hidden_states` a weight"),
-        ("steps.0.distill.imitate={}", "steps.0.distill.imitate: give `logits` or `hidden_states` a weight"),
+        (
+            "steps.0.distill.imitate={labels: 1}",
+            "steps.0.distill.imitate: give `logits`, `hidden_states`, `attentions` or `relations` a weight",
+        ),
+        (
+            "steps.0.distill.imitate={}",
+            "steps.0.distill.imitate: give `logits`, `hidden_states`, `attentions` or `relations` a weight",
+        ),
         ("timing.batch=[0]", "timing.batch: a batch holds at least one example"),
         ("timing.rounds=2", "timing.rounds: this should be greater than or equal to 3"),
         ("seed=2020-01-01", "only words, numbers, lists and settings belong in here"),
