@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from distill.evaluation.ledger import Ledger, Row
 from distill.report import headline, markup, plots
 from distill.report.markup import Html, section, tag
-from distill.tasks.token_classification import name_entities
 
 _DRAWN = 12  # labels of a heat map; above, the most confused pairs are a table
 _PAIRS = 15
@@ -19,8 +18,8 @@ def _both(ledger: Ledger) -> list[tuple[str, Row]]:
     return [*found, (ledger.last.title, ledger.last)] if len(ledger.rows) > 1 else found
 
 
-def by_class(ledger: Ledger, problem: str, labels: Sequence[str] = ()) -> Html:
-    """Each label's own score, the result's worst first."""
+def by_class(ledger: Ledger, each: str) -> Html:
+    """Each label's own score, the result's worst first; `each` says what that is."""
     both = _both(ledger)
     result, teacher = both[-1][1], both[0][1]
     if not result.by_class:
@@ -40,13 +39,10 @@ def by_class(ledger: Ledger, problem: str, labels: Sequence[str] = ()) -> Html:
     head: list[object] = ["class", *(["examples"] if counts else []), *(name for name, _ in both)]
     head += ["change"] if len(both) > 1 else []
     rest = body[_CLASSES:]
-    entities = problem == "token_classification" and name_entities(labels)
-    what = "F1" if entities or problem == "multi_label_classification" else "Recall"
-    whose = "kind of entity" if entities else "class"
     order = "the result’s worst first" if len(both) > 1 else "the worst first"
     return section(
         "Class by class",
-        tag("p", f"{what} of each {whose} on the test split, {order}.", class_="say"),
+        tag("p", f"{each} on the test split, {order}.", class_="say"),
         markup.table(head, body[:_CLASSES], name="class by class"),
         markup.details(f"the other {len(rest)} classes", markup.table(head, rest)) if rest else "",
     )

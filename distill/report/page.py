@@ -8,6 +8,7 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.report import headline, markup, mistakes, plots, work
 from distill.report.markup import Html, join, section, tag
 from distill.report.reading import reading_help
+from distill.tasks import restored
 
 SMOKE = "A smoke run: everything on a sliver of the data. Its figures mean nothing."
 
@@ -23,7 +24,7 @@ def page(report: dict[str, Any]) -> str:
         _expectations(report),
         section("Ledger", ledger_tables(ledger), markup.bullets(reading_help(ledger))),
         _trade(ledger),
-        mistakes.by_class(ledger, report["data"]["problem"], report["data"]["labels"]),
+        mistakes.by_class(ledger, restored(report["data"]["problem"], report["data"]["labels"]).each),
         mistakes.confusion(ledger, report["data"]["labels"]),
         mistakes.calibration(ledger),
         work.training(report["training"], ledger.teacher.metric),

@@ -36,6 +36,11 @@ class TextClassification(Task):
         return {"multi_label_classification": "sigmoid", "regression": "none"}.get(self.problem, "softmax")
 
     @property
+    def each(self) -> str:
+        """What `by_class` tells, for whoever reads it."""
+        return "F1 of each class" if self.problem == "multi_label_classification" else super().each
+
+    @property
     def chooses(self) -> bool:
         """Whether there is a threshold to be chosen on validation: that of many labels."""
         return self.problem == "multi_label_classification"

@@ -46,6 +46,11 @@ class QuestionAnswering(Task):
     chooses: ClassVar[bool] = True
 
     @property
+    def each(self) -> str:
+        """What `by_class` tells, for whoever reads it."""
+        return f"{self.metric} of questions that the text answers, and of those that it doesn't,"
+
+    @property
     def head_config(self) -> dict[str, Any]:
         """What a model's config says of the head."""
         return label_config(self.labels)

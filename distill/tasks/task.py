@@ -62,6 +62,11 @@ class Task:
         return ["batch", "tokens", len(self.labels)] if self.by_token else ["batch", len(self.labels)]
 
     @property
+    def each(self) -> str:
+        """What `by_class` tells, for whoever reads it."""
+        return "Recall of each class"
+
+    @property
     def chooses(self) -> bool:
         """Whether there is a threshold to be chosen on validation."""
         return False

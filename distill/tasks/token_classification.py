@@ -41,6 +41,11 @@ class TokenClassification(Task):
     by_token: ClassVar[bool] = True
 
     @property
+    def each(self) -> str:
+        """What `by_class` tells, for whoever reads it."""
+        return "F1 of each kind of entity" if name_entities(self.labels) else "Recall of each tag"
+
+    @property
     def head_config(self) -> dict[str, Any]:
         """What a model's config says of the head."""
         return label_config(self.labels)
