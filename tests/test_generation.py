@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import texts, tiny
 
-from distill import export
+from distill import export, surgery
 from distill.checkpoint import Checkpoint
 from distill.engines import Torch, files_of, open_graph
 from distill.generation import OnnxGenerator
@@ -124,3 +124,14 @@ def test_the_past_is_kept_so_that_a_step_is_of_one_token(written, monkeypatch):
     graph.generate(texts(2, 5), Generation(max_new_tokens=4), forced=4)
     begun = 5 if graph.encoder is None else 1
     assert seen == [(begun, 0), (1, begun), (1, begun + 1), (1, begun + 2)]
+
+
+@pytest.mark.parametrize(("name", "heads"), [("gpt2", [[0, 2, 3], [1]])])
+def test_layers_with_different_numbers_of_heads_keep_pasts_of_their_own(name, heads, tmp_path):
+    model = surgery.keep_units(tiny(name, "CausalLM"), heads, None)
+    export.export(Checkpoint(model, None), tmp_path / "model.onnx")
+    model.generation_config.save_pretrained(tmp_path)
+    graph, words = OnnxGenerator(tmp_path, threads=1), Generation(max_new_tokens=6)
+    pasts = [given.shape[1] for given in graph.decoder.get_inputs() if given.name.endswith(".key")]
+    assert pasts == [len(kept) for kept in heads]
+    assert graph.generate(texts(3, 7), words) == Torch(model).generate(texts(3, 7), words)
