@@ -85,7 +85,8 @@ def _fill(
     facts = _facts(target, recipe, report, asked, torch_folder)
     rows = claims.rows_of(report)
     facts["claims"] = [claim.model_dump() for claim in [*claims.of_rows(rows, facts["formats"]), *facts["claims"]]]
-    told = {**facts, "typed": facts.pop("typed"), "extras": [path.name for path in target.iterdir()]}
+    aside = {word: facts.pop(word) for word in ("typed", "mask")}
+    told = {**facts, **aside, "extras": [path.name for path in target.iterdir()]}
     (target / "README.md").write_text(write_card(recipe, report, told), encoding="utf-8")
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -183,6 +184,7 @@ def _facts(
         },
         "claims": claims.of_probe(logits),
         "typed": preprocessing.typed(preprocessing.words_of(inside)),
+        "mask": preprocessing.mask_token(preprocessing.words_of(inside)),
     }
 
 

@@ -98,7 +98,7 @@ class Manifest(_Words):
     problem: Problem
     labels: list[str]
     threshold: float | None
-    activation: Literal["softmax", "sigmoid", "none", "softmax over tokens"]
+    activation: Literal["softmax", "sigmoid", "none", "softmax over tokens", "softmax over the vocabulary"]
     formats: Annotated[list[Format], Field(min_length=1)]
     preprocessing: Preprocessing
     outputs: dict[str, Input]

@@ -36,7 +36,12 @@ _KINDS = {
     "text-classification": "text classifier",
     "token-classification": "tagger of words",
     "question-answering": "reader that finds answers",
+    "masked-language-modelling": "masked language model",
+    "causal-language-modelling": "causal language model",
 }
+
+
+_HUB_TASKS = {"masked-language-modelling": "fill-mask", "causal-language-modelling": "text-generation"}  # else the same
 
 
 def write_card(recipe: Recipe, report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -71,7 +76,7 @@ def _front_matter(title: str, recipe: Recipe, report: Mapping[str, Any], facts: 
         base_model=base_model(report),
         datasets=[hub] if hub else None,
         library_name="transformers" if "transformers" in facts["formats"] else "onnx",
-        pipeline_tag=recipe.task,
+        pipeline_tag=_HUB_TASKS.get(recipe.task, recipe.task),
         tags=["distill-toolkit", "knowledge-distillation", *_graph_tags(facts)],
         model_name=title,
         eval_results=model_index(report, facts["formats"]),
@@ -92,7 +97,7 @@ def model_index(report: Mapping[str, Any], formats: Sequence[str]) -> list[EvalR
         figures |= {"parameters": row.params, "interval_low": row.interval[0], "interval_high": row.interval[1]}
         found += [
             EvalResult(
-                task_type=report["recipe"]["task"],
+                task_type=_HUB_TASKS.get(report["recipe"]["task"], report["recipe"]["task"]),
                 dataset_type=hub or re.sub(r"[^\w.-]+", "-", name).strip("-"),
                 dataset_name=name, dataset_split="test",
                 metric_type=metric, metric_name=f"{metric} ({form})", metric_value=round(value, _DIGITS),
@@ -155,6 +160,10 @@ def _gives(facts: Mapping[str, Any]) -> str:
             return "answers a question by a piece of the text that it is given with it" + (
                 ", or not at all where the text doesn't say" if facts["threshold"] < 1 else ""
             )
+        case "masked_language_modelling":
+            return "fills in what is masked in a text, and is a start for tasks to be trained on"
+        case "causal_language_modelling":
+            return "writes a text on"
         case _:
             return f"gives a number to {given}: {labels}"
 
@@ -236,6 +245,11 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
             f"{rule['stride']} tokens, as it was when it was measured; an answer has {LONGEST_ANSWER} tokens at most."
         )
         lines.append(_unanswered(facts["threshold"]))
+    if facts["problem"].endswith("language_modelling"):
+        lines[1] = (
+            "* Perplexities compare models of the same tokenizer on the same text; bits_per_byte compares any. What it "
+            "says is likely, not true."
+        )
     if bits := _bits(facts):
         lines.append(
             f"* In {bits} activations are rounded: an answer that is close to call may be another than in fp32. "

@@ -39,7 +39,7 @@ def longest(config: dict[str, Any], words: dict[str, Any], asked: int | None = N
 
 def padding(words: dict[str, Any]) -> tuple[str, str, str]:
     """The pad token, the side it goes to, and the side that long texts are cut on."""
-    pad = words.get("pad_token") or "[PAD]"
+    pad = words.get("pad_token") or words.get("eos_token") or "[PAD]"  # GPT-2 has none: any will do that is masked
     sides = [words.get(f"{what}_side", "right") for what in ("padding", "truncation")]
     if any(side not in ("left", "right") for side in sides):
         raise CheckpointError("tokenizer_config.json: padding_side and truncation_side are left or right")
@@ -74,7 +74,8 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     words, tokenizer = words_of(folder), open_tokenizer(folder, config)
     pad = tokenizer.token_to_id(padding(words)[0]) or 0
     tokenizer.no_padding()
-    if kind_of(config).windows:
+    kind = kind_of(config)
+    if kind.windows or kind.continues:
         tokenizer.no_truncation()
     return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"))
 
@@ -95,6 +96,12 @@ def _windows_told(config: dict[str, Any], words: dict[str, Any]) -> dict[str, An
 def typed(words: dict[str, Any]) -> bool:
     """Whether a tokenizer tells the two texts of a pair apart by token types."""
     return "token_type_ids" in words.get("model_input_names", ["token_type_ids"])
+
+
+def mask_token(words: dict[str, Any]) -> str | None:
+    """What stands for a word that is to be filled in; None where the tokenizer has no such token."""
+    mask = words.get("mask_token")
+    return str(mask["content"]) if isinstance(mask, dict) and "content" in mask else mask
 
 
 def write_tokenizer(source: Path, target: Path, config: dict[str, Any], asked: int | None) -> None:

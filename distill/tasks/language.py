@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from distill.recipe.settings import Generation
 from distill.tasks.task import Array, Task
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NO_TARGET = -100  # as in distill.data.batching
 _LOGITS = 1 << 26  # numbers that an engine answers with at once: 256 MB
+_CANDIDATES = 5  # for a blank
 _PLACES = 512  # whose logits are worked on at once
 SUMS = 4  # nats, tokens, bytes, right
 
@@ -33,7 +35,13 @@ class LanguageModelling(Task):
 
     head_labels: ClassVar[bool] = False
     by_token: ClassVar[bool] = True
+    activation: ClassVar[str] = "softmax over the vocabulary"
     ahead: ClassVar[int] = 0  # how many tokens after its own a place foretells
+
+    @property
+    def output_shape(self) -> list[str | int]:
+        """Of the logits that a graph gives."""
+        return ["batch", "tokens", "vocabulary"]
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits of the places that have a target, (places, vocabulary)."""
@@ -70,6 +78,10 @@ class LanguageModelling(Task):
         width = max(part.shape[1] for part in parts)
         grown = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
         return np.concatenate(grown)
+
+    def tally(self, predictions: Array, labels: Array) -> Callable[[Array], float]:
+        """Perplexities of any choice of rows, from sums."""
+        return lambda rows: self.score(predictions[rows], labels)
 
     def predictions(self, answers: Array, threshold: float = 0.5) -> Array:
         """(n, 4): nats, tokens, bytes, right."""
@@ -110,6 +122,33 @@ class MaskedLanguageModelling(LanguageModelling):
         """The logits of every real token, masked or not, as DistilBERT's code has it (restrict_ce_to_mask: false)."""
         return logits[batch["attention_mask"].bool()]
 
+    def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
+        """An answer a row; for what a user asks (rows, blanks, 2, 5): the likeliest tokens with their probabilities."""
+        if encoded.about is None:
+            return super().ask(engine, batch, encoded)
+        logits, most = engine.answer(batch), max(len(encoded.about[row].places) for row in batch["rows"])
+        found = np.full((len(logits), most, 2, _CANDIDATES), np.nan)
+        for row, mine in zip(batch["rows"], logits, strict=True):
+            for place, blank in enumerate(encoded.about[row].places):
+                shares = np.exp(mine[blank].astype(np.float64) - mine[blank].max())
+                best = np.argsort(-shares, kind="stable")[:_CANDIDATES]
+                found[row, place, :, : len(best)] = best, shares[best] / shares.sum()
+        return found
+
+    def answer(self, answers: Array, threshold: float = 0.5, about: Sequence[Any] | None = None) -> list[Any]:
+        """For each text its blanks in order, each with the likeliest tokens and their probabilities, best first."""
+        return [
+            [
+                {row.named(int(token)): float(share) for token, share in blank.T if np.isfinite(token)}
+                for blank in mine[: len(row.places)]
+            ]
+            for mine, row in zip(answers, about, strict=True)
+        ]
+
+    def told(self, answer: list[dict[str, float]]) -> str:
+        """The candidates of each blank."""
+        return " | ".join(", ".join(f"{token} {share:.3f}" for token, share in blank.items()) for blank in answer)
+
 
 @dataclass(frozen=True)
 class CausalLanguageModelling(LanguageModelling):
@@ -119,6 +158,7 @@ class CausalLanguageModelling(LanguageModelling):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     head: ClassVar[str] = "ForCausalLM"
     families: ClassVar[tuple[str, ...]] = ("decoder",)
+    continues: ClassVar[bool] = True
     ahead: ClassVar[int] = 1
     writes: ClassVar[bool] = True
 
@@ -126,6 +166,21 @@ class CausalLanguageModelling(LanguageModelling):
     def serves(cls, architecture: str) -> bool:
         """Also GPT-2's older name."""
         return architecture.endswith((cls.head, "LMHeadModel"))
+
+    def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
+        """An answer a row; for what a user asks the tokens that are written on, (rows, tokens), filled up with −1."""
+        if encoded.about is None:
+            return super().ask(engine, batch, encoded)
+        room = min(encoded.about[row].room for row in batch["rows"])
+        written = engine.generate(batch, Generation(max_new_tokens=room))
+        found = np.full((len(written), room), -1, dtype=np.int64)
+        for row, tokens in enumerate(written):
+            found[row, : len(tokens)] = tokens
+        return found
+
+    def answer(self, answers: Array, threshold: float = 0.5, about: Sequence[Any] | None = None) -> list[str]:
+        """How each text goes on."""
+        return [row.read(mine[mine >= 0].tolist()) for mine, row in zip(answers, about, strict=True)]
 
 
 def _parts(batch: Batch, rows: int) -> Iterator[Batch]:

