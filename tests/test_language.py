@@ -14,7 +14,7 @@ from conftest import PIECES, SIZES, make_tokenizer, rows
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from distill import Data, Distill, Finetune, distill, finetune, library, load_data
+from distill import Data, Distill, Finetune, Predictor, distill, finetune, library, load_data
 from distill import checkpoint as checkpoints
 from distill.data import NO_TARGET, collate, overlap, packing
 from distill.data.encoding import Rows
@@ -29,6 +29,7 @@ from distill.recipe import load as load_recipe
 from distill.recipe.settings import Mask, Recipe
 from distill.signals import read, tensors
 from distill.student import cut, from_config
+from distill.verification import verify
 
 MASKED, CAUSAL = "masked-language-modelling", "causal-language-modelling"
 
@@ -516,3 +517,47 @@ def test_a_new_head_is_tied_to_the_embeddings_that_stay(body, masked):
     table = headed.model.get_input_embeddings().weight
     assert headed.model.get_output_embeddings().weight is table
     assert (AutoModel.from_pretrained(body).get_input_embeddings().weight == table).all()
+
+
+# --------------------------------------------------------------------------------------------------- what is handed on
+
+
+def test_what_ships_holds_its_claims_and_is_asked(language_recipe, corpus, tmp_path, without_memory):
+    recipe = language_recipe(
+        "bert",
+        steps=[
+            {"distill": {"epochs": 1, "max_steps": 2}},
+            {"prune": {"heads": 0.25, "neurons": 0.5, "vocabulary": "used", "examples": 8}},
+            "quantize",
+        ],
+        student={"layers": 2},
+        ship=["transformers", "onnx"],
+    )
+    run(load_recipe(recipe), tmp_path / "run", beside=tmp_path)
+    folder = tmp_path / "run" / "shipped"
+    for form in (None, "transformers", "onnx-fp32"):
+        one, two = Predictor(folder, form).predict(["the [MASK] of a goal", "a [MASK] in the [MASK]"])
+        assert [len(one), len(two)] == [1, 2]
+        shares = list(two[1].values())
+        assert len(shares) == 5 and shares == sorted(shares, reverse=True) and 0 < sum(shares) < 1
+    with pytest.raises(DataError, match=r"has no \[MASK\]; write one"):
+        Predictor(folder).predict(["nothing to fill in"])
+    findings = verify(folder, overrides=[f"data.source={corpus}"])
+    assert [finding for finding in findings if finding.outcome == "FAILS"] == []
+    assert any(finding.name == "score onnx-int8" and finding.outcome == "holds" for finding in findings)
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: fill-mask" in card and "fills in what is masked" in card
+    assert len(json.loads((folder / "manifest.json").read_text())["probe"]["logits"]["transformers"][0]) <= 16 * 32
+
+
+def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, tmp_path, without_memory):
+    recipe = language_recipe("gpt2", steps=[{"finetune": {"epochs": 1, "max_steps": 2}}], ship=["transformers"])
+    run(load_recipe(recipe), tmp_path / "run", beside=tmp_path)
+    folder = tmp_path / "run" / "shipped"
+    findings = verify(folder, overrides=[f"data.source={corpus}"])
+    assert [finding for finding in findings if finding.outcome == "FAILS"] == []
+    long = "the goal of the match and " * 9
+    written = Predictor(folder).predict(["the goal", long])
+    assert len(written) == 2 and all(isinstance(text, str) for text in written)
+    shipped = checkpoints.load(folder / "transformers")
+    assert len(shipped.tokenizer) == shipped.model.config.vocab_size, "no token was made up for padding"

