@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parts import language, slots
+from parts import language, pronunciations, slots
 from parts.bench import Bench
 
 from distill.disk import write_text
@@ -27,6 +27,7 @@ from distill.report import machine, versions
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "slots": slots.make,
     "language": language.make,
+    "writing": pronunciations.make,
 }
 
 

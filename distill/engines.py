@@ -73,7 +73,7 @@ class Torch:
         so many tokens, whatever would end them. Of the checkpoint's own generation settings its special tokens count.
         """
         import torch
-        from transformers import GenerationConfig
+        from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
         from distill.generation.rules import prompt_of, rules_of, until_end
         from distill.signals import tensors
@@ -82,6 +82,8 @@ class Torch:
         rules = rules_of(own.to_dict())
         told = (rules.endless() if forced else rules).for_transformers(words, forced)
         given = tensors(prompt_of(batch, left=not model.config.is_encoder_decoder), model.device)
+        if model.config.is_encoder_decoder:  # transformers would count the layers of the wrong side for some
+            given["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         low = self.dtype not in (None, torch.float32)
         model.generation_config = GenerationConfig(**told)  # what it doesn't say would be filled in from the model's
         try:

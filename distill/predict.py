@@ -1,4 +1,4 @@
-"""Asking a compact checkpoint: texts in, labels, entities or answers out. Graphs are served without torch."""
+"""Asking a compact checkpoint: texts in, labels, entities, answers or texts out. Graphs are served without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import checkpoint as checkpoints
-from distill import tasks
+from distill import generation, tasks
 from distill.data.batching import collate
 from distill.data.readers import READERS
 from distill.engines import GRAPHS, Engine, graph_in, open_graph
@@ -31,7 +31,7 @@ class Predictor:
         """Opens a folder. Raises CheckpointError when it holds nothing that answers, or not in that format."""
         self.folder = result_of(Path(folder).expanduser(), format)
         self.config = checkpoints.read_config(self.folder)
-        self.task = tasks.from_config(self.config)
+        self.task = tasks.from_config(self.config).writing(generation.words_of(self.folder))
         checkpoints.inspect(self.folder)
         self.cutter = preprocessing.cutter_of(self.folder, self.config)
         self.threshold = tasks.threshold_of(self.config)
@@ -43,7 +43,7 @@ class Predictor:
         Classification takes a text or a pair of them and gives the predicted labels with their probabilities, best
         first (one label, any number of many labels, or a regression's number); token classification takes a sentence,
         whose words stand between blanks, or a list of words, and gives its entities with text, tag, score, start and
-        end, counted in words. Raises DataError.
+        end, counted in words; text to text takes a text and gives the one that it writes. Raises DataError.
         """
         if isinstance(texts, str):  # else each of its letters would be asked
             raise DataError("predict: takes a list of texts, not one text")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 from conftest import make_tokenizer
 from writers import WRITERS, build_writer, make_pairs, save_writer, write_lines
 
-from distill import Checkpoint, Data, Distill, Finetune, anatomy, checkpoint, distillation, load_data
+from distill import Checkpoint, Data, Distill, Finetune, Predictor, anatomy, checkpoint, distillation, load_data
 from distill.cli import main
 from distill.data import Encoded, Ragged, collate
 from distill.engines import Torch, answer_all
@@ -389,3 +391,42 @@ def test_a_ledger_of_writers_tells_speed_and_what_is_the_teachers_own(pairs, wit
     assert "as teacher" in head and head.count("tokens/s") == 2 and {len(line) for line in body} == {len(head)}
     assert [place for _, columns in ledger.groups() for place in columns] == list(range(1, len(head)))
     assert 0 <= teacher.unended <= 1 and list(teacher.scores) == ["chrf", "bleu", "exact_match"]
+
+
+# ----------------------------------------------------------------------------------------------------- the whole chain
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_run_from_teacher_to_a_shipped_folder_that_answers(name, writing_recipe, tmp_path, without_memory):
+    steps = [
+        {"distill": {"targets": "teacher", "imitate": {"labels": 1.0, "logits": 1.0, "hidden_states": 0.1}, **FAST}},
+        {"prune": {"neurons": 0.25, "heads": 0.25, "examples": 16}},
+    ]
+    path = writing_recipe(
+        name, student={"layers": {"decoder": 1}, "checkpoint": None}, steps=steps, ship=["transformers"],
+        data={"prefix": "the "},
+    )  # fmt: skip
+    done = CliRunner().invoke(main, ["run", str(path), "--output", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]][:3] == ["teacher", "1-distill", "2-prune"]
+    assert report["rows"][2]["params"] < report["rows"][1]["params"] < report["rows"][0]["params"]
+    assert all(row["latency"][0]["tokens_per_second"] > 0 for row in report["rows"])
+    shipped = tmp_path / "run" / "shipped"
+    assert not (shipped / "predictions.npz").exists()  # the data's own texts
+    found = CliRunner().invoke(main, ["verify", str(shipped), "--quick"])
+    assert found.exit_code == 0 and "FAILS" not in found.output, found.output
+    texts = ["the goal match", "team score league ball"]
+    answers = Predictor(shipped).predict(texts)
+    assert all(isinstance(text, str) for text in answers)
+    code = model_card_code(shipped, "transformers alone")
+    spoken = subprocess.run(
+        [sys.executable, "-c", code.replace("texts = [", f"texts = {texts!r} or [")], cwd=shipped,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert spoken.stdout.strip().splitlines()[-1] == str(answers)
+
+
+def model_card_code(folder, title: str) -> str:
+    card = (folder / "README.md").read_text()
+    return card.partition(f"### {title}")[2].partition("```python\n")[2].partition("```")[0]

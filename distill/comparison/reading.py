@@ -211,7 +211,7 @@ def _check_header(stream: Any, size: int) -> None:
     if version not in reads:
         raise ValueError(f"arrays of version {version}")
     shape, _, dtype = reads[version](stream)
-    if dtype.kind not in "biuf" or any(length < 0 for length in shape):
+    if dtype.kind not in "biufU" or any(length < 0 for length in shape):
         raise ValueError(f"an array of {dtype}")
     count = 1
     for length in shape:

@@ -29,8 +29,12 @@ def answer_with_torch(folder: Path) -> None:
     else:
         (kind,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
         model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True).eval()
+    given = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64)
     with torch.inference_mode():
-        model(input_ids=torch.ones(BATCH, tokens_for(folder), dtype=torch.int64))
+        if model.config.is_encoder_decoder:  # one token of a text to write
+            model(input_ids=given, decoder_input_ids=given[:, :1])
+        else:
+            model(input_ids=given)
 
 
 def answer_with_onnxruntime(graph: Path) -> None:
@@ -38,6 +42,13 @@ def answer_with_onnxruntime(graph: Path) -> None:
     import numpy as np
     import onnxruntime
 
+    if not graph.is_file():  # an encoder-decoder's two, which this package runs
+        from distill.engines import open_graph
+        from distill.recipe.settings import Generation
+
+        given = np.ones((BATCH, tokens_for(graph.parent)), dtype=np.int64)
+        open_graph(graph).generate({"input_ids": given, "attention_mask": given}, Generation(max_new_tokens=1))
+        return
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     batch = np.ones((BATCH, tokens_for(graph.parent)), dtype=np.int64)
     session.run(None, {given.name: batch for given in session.get_inputs()})

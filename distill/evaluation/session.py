@@ -68,7 +68,7 @@ class Subject:
     @property
     def parameters(self) -> int:
         """Number of parameters; of a graph, the values in its weights, without scales and zero points."""
-        return self.checkpoint.parameters if self.checkpoint else _count(self.served)
+        return self.checkpoint.parameters if self.checkpoint else sum(map(_count, files_of(self.served)))
 
     @property
     def bytes(self) -> int:

@@ -103,6 +103,24 @@ def read_rules(folder: Path) -> Rules:
     return rules_of(safety.read_json(path if path.is_file() else folder / "config.json"))
 
 
+def words_of(folder: Path) -> settings.Generation | None:
+    """The words of a recipe that a checkpoint was made with, as its generation_config.json keeps them; None without it.
+
+    What it doesn't say is as a recipe has it that doesn't.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return None
+    told = safety.read_json(path)
+    said = {
+        "max_new_tokens": told.get("max_new_tokens") or told.get("max_length"),
+        "beams": told.get("num_beams"),
+        "length_penalty": told.get("length_penalty"),
+        "early_stopping": told.get("early_stopping") is True or None,
+    }
+    return settings.Generation(**{word: value for word, value in said.items() if value is not None})
+
+
 def _ids(told: int | list[int] | None) -> tuple[int, ...]:
     return () if told is None else (told,) if isinstance(told, int) else tuple(told)
 

@@ -23,6 +23,7 @@ from distill.shipping import manifest as manifests
 from distill.shipping import preprocessing, probe
 
 log = logging.getLogger(__name__)
+_GENERATION = "generation_config.json"
 _ENGINES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 
 
@@ -102,7 +103,8 @@ def _copy_checkpoint(source: Path, target: Path, weights: list[str], longest: in
         _plain(source / name)
     preprocessing.write_json(target / "config.json", config)
     preprocessing.write_tokenizer(source, target, config, longest)
-    for path in [*preprocessing.vocabularies(source), *(source / name for name in weights)]:
+    written = [source / _GENERATION] if (source / _GENERATION).is_file() else []
+    for path in [*preprocessing.vocabularies(source), *(source / name for name in weights), *written]:
         _copy(path, target / path.name)
         for more in source.glob(f"{path.name}.data"):  # a graph's weights beside it
             _copy(more, target / more.name)
@@ -130,15 +132,22 @@ def _plain(path: Path) -> Path:
 
 
 def _copy_extras(run: Path, target: Path, report: Mapping[str, Any]) -> None:
-    """The predictions, when they are numbers and nothing else, and the page, when it names no place of this machine."""
+    """The predictions, unless they are texts, and the page, when it names no place of this machine.
+
+    Raises CheckpointError for predictions that are neither numbers nor texts.
+    """
     from distill.redaction import page_without_paths
 
     predictions, page = run / "predictions.npz", run / "report.html"
     if predictions.exists():
         with np.load(_plain(predictions), allow_pickle=False) as held:
-            if any(held[name].dtype.kind not in "iufb" for name in held.files):
-                raise CheckpointError(f"{predictions}: it holds more than numbers, and data doesn't ship")
-        _copy(predictions, target / predictions.name)
+            kinds = {held[name].dtype.kind for name in held.files}
+        if kinds == {"U"}:
+            log.info("predictions.npz holds the data's texts and is not shipped")
+        elif not kinds <= set("iufb"):
+            raise CheckpointError(f"{predictions}: it holds more than numbers, and data doesn't ship")
+        else:
+            _copy(predictions, target / predictions.name)
     if page.exists():
         text = page_without_paths(_plain(page).read_text(encoding="utf-8"), report)
         if any(place in text for place in (str(run.resolve()), f"{Path.home()}/")):
@@ -194,7 +203,7 @@ def _answers(
     """Logits of every shipped format on the probe, and torch's also where only graphs ship."""
     from distill.engines import Torch
 
-    batch = probe.batch_of(settled["seed"], settled["vocabulary"], settled["lengths"], pad)
+    batch = probe.batch_of(settled["seed"], settled["vocabulary"], settled["lengths"], pad, settled.get("start"))
     engines = {"transformers": Torch(checkpoints.load(torch_folder).model)}
     engines |= {form: probe.open_format(target, form) for form in formats if form != "transformers"}
     found = {form: probe.answer(engine, batch) for form, engine in engines.items()}

@@ -76,6 +76,7 @@ class Probe(_Words):
     how: str
     seed: int
     vocabulary: Annotated[int, Field(ge=1, le=1 << 24)]
+    start: Annotated[int, Field(ge=0, lt=1 << 24)] | None = None
     lengths: Annotated[list[Annotated[int, Field(ge=1, le=512)]], Field(min_length=1, max_length=64)]
     logits: dict[Format, list[list[float]]]
     tolerance: dict[Format, float]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.engines import GRAPHS, ROUNDED
-from distill.recipe.settings import Recipe
+from distill.recipe.settings import Generation, Recipe
 from distill.shipping import claims, snippets
 from distill.tasks.question_answering import LONGEST_ANSWER
 
@@ -38,6 +38,9 @@ _KINDS = {
     "question-answering": "reader that finds answers",
     "masked-language-modelling": "masked language model",
     "causal-language-modelling": "causal language model",
+    "text-to-text": "writer of one text from another",
+    "translation": "translator",
+    "summarization": "writer of summaries",
 }
 
 
@@ -156,6 +159,8 @@ def _gives(facts: Mapping[str, Any]) -> str:
             return f"gives any number of these labels to {given}: {labels}"
         case "token_classification":
             return f"gives each word of a sentence one of these tags: {labels}"
+        case "text_to_text" | "translation" | "summarization":
+            return "reads a text and writes another"
         case "question_answering":
             return "answers a question by a piece of the text that it is given with it" + (
                 ", or not at all where the text doesn't say" if facts["threshold"] < 1 else ""
@@ -234,6 +239,9 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         lines.append("* Every text gets one of the labels, also a text that none of them fits.")
     if facts["problem"] == "multi_label_classification":
         lines.append(f"* A label counts as given from a probability of {facts['threshold']:g}, chosen on validation.")
+    if facts["problem"] in ("text_to_text", "translation", "summarization"):
+        most = (report["recipe"].get("generation") or {}).get("max_new_tokens", Generation().max_new_tokens)
+        lines.append(f"* What it writes has {most} tokens at most, and nothing checks that it is true.")
     if facts["problem"] == "token_classification":
         lines.append(
             "* A word's tag is read at its first token. Words beyond that length get none; where it was measured they "

@@ -77,7 +77,8 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     kind = kind_of(config)
     if kind.windows or kind.continues:
         tokenizer.no_truncation()
-    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"))
+    prefix = str(config.get("prefix") or "") if kind_of(config).generates else ""
+    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"), prefix)
 
 
 def _windows(config: dict[str, Any], words: dict[str, Any], asked: int | None = None) -> dict[str, Any]:

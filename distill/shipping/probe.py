@@ -15,6 +15,7 @@ import numpy as np
 from distill import checkpoint as checkpoints
 from distill.engines import GRAPHS, ROUNDED, Engine, open_graph
 from distill.shipping import manifest as manifests
+from distill.tasks import kind_of
 
 HOW = (
     "row r holds lengths[r] ids; the id at place p (rows end to end, from 0) is the first 8 bytes of "
@@ -22,6 +23,7 @@ HOW = (
     "rows are padded on the right, each format answers all rows as one batch; of logits by token, end to end and 0 at "
     "the padding, each nth is kept where there are more than 32, n the number of them by 32, rounded up"
 )
+WRITTEN = "a decoder writes the same ids behind the token `start`"
 _SEED = 7
 _ROWS = 8
 _TOKENS = 16
@@ -34,16 +36,26 @@ def settle(config: Mapping[str, Any], max_length: int) -> dict[str, Any]:
     """How the probe of a model is made: rows of falling length, so that padding is probed too."""
     tokens = min(_TOKENS, max_length)
     lengths = [max(1, tokens - (tokens - 1) * row // _ROWS) for row in range(_ROWS)]
-    return {"how": HOW, "seed": _SEED, "vocabulary": int(config["vocab_size"]), "lengths": lengths}
+    told = {"how": HOW, "seed": _SEED, "vocabulary": int(config["vocab_size"]), "lengths": lengths}
+    if kind_of(config).generates:
+        told |= {"how": f"{HOW}; {WRITTEN}", "start": int(config["decoder_start_token_id"])}
+    return told
 
 
-def batch_of(seed: int, vocabulary: int, lengths: list[int], pad: int) -> dict[str, np.ndarray]:
-    """The probe's batch: input_ids, attention_mask and token_type_ids, each (rows, tokens)."""
+def batch_of(
+    seed: int, vocabulary: int, lengths: list[int], pad: int, start: int | None = None
+) -> dict[str, np.ndarray]:
+    """The probe's batch: input_ids, attention_mask and token_type_ids, each (rows, tokens); with a decoder's `start`
+    also decoder_input_ids, which is told the same ids to write.
+    """
     shape = (len(lengths), max(lengths))
     real = np.arange(shape[1]) < np.array(lengths)[:, None]
     ids = np.full(shape, pad, dtype=np.int64)
     ids[real] = [_id(seed, place, vocabulary, pad) for place in range(sum(lengths))]
-    return {"input_ids": ids, "attention_mask": real.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    batch = {"input_ids": ids, "attention_mask": real.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    if start is not None:
+        batch["decoder_input_ids"] = np.concatenate([np.full((len(ids), 1), start), ids[:, :-1]], axis=1)
+    return batch
 
 
 def _id(seed: int, place: int, vocabulary: int, pad: int) -> int:

@@ -40,12 +40,18 @@ class TextToText(Task):
     head_labels: ClassVar[bool] = False
     by_token: ClassVar[bool] = True
     generates: ClassVar[bool] = True
+    activation: ClassVar[str] = "none"
     writes: ClassVar[bool] = True
 
     @classmethod
     def serves(cls, architecture: str) -> bool:
         """Marian has a name of its own."""
         return architecture.endswith((cls.head, "MarianMTModel"))
+
+    @property
+    def output_shape(self) -> list[str | int]:
+        """Of a decoder's logits."""
+        return ["batch", "tokens", "vocabulary"]
 
     @property
     def head_config(self) -> dict[str, Any]:
@@ -123,7 +129,13 @@ class TextToText(Task):
         counts = metric.counts(predictions, labels)
         return lambda rows: metric.of(counts[rows].sum(0))
 
-    def answer(self, answers: Array, threshold: float = 0.5) -> list[str]:
+    def unlike(self, array: Array, rows: int) -> str | None:
+        """Why an array holds no texts of so many rows, behind its name; None when it does."""
+        if array.shape != (rows,):
+            return f"has the shape {array.shape}, not {(rows,)}"
+        return None if array.dtype.kind == "U" else "holds values that are no texts"
+
+    def answer(self, answers: Array, threshold: float = 0.5, about: Sequence[Any] | None = None) -> list[str]:
         """The texts."""
         return self.predictions(answers).tolist()
 

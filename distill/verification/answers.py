@@ -101,7 +101,8 @@ def _preprocessing(folder: Path, manifest: Manifest) -> Finding:
 def check_probe(folder: Path, manifest: Manifest, opened: Opened) -> list[Finding]:
     """Each format's logits on the made-up ids against the recorded ones, then the graphs against torch."""
     words = manifest.probe
-    batch = probe.batch_of(words.seed, words.vocabulary, words.lengths, manifest.preprocessing.pad_id)
+    pad = manifest.preprocessing.pad_id
+    batch = probe.batch_of(words.seed, words.vocabulary, words.lengths, pad, words.start)
     recorded = {form: np.array(logits, dtype=np.float64) for form, logits in words.logits.items()}
     findings: list[Finding] = []
     measured: dict[str, np.ndarray] = {}

@@ -221,6 +221,8 @@ def _teacher(
             return {}, "the teacher has another vocabulary, so it can't be asked the same ids"
         engines: dict[str, Engine] = {"teacher": Torch(loaded.model)}
         if any("/ teacher onnx-fp32," in claim.name for claim in wanted):
+            if loaded.model.can_generate():
+                loaded.model.generation_config.save_pretrained(scratch)
             engines["teacher onnx-fp32"] = open_graph(export.export(loaded, scratch / "model.onnx"), threads)
     except DistillError as error:
         return {}, f"the teacher isn't at hand: {first_line(error)}"

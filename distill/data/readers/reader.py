@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Cutter:
     """What cuts a user's texts where a checkpoint is served: its tokenizer, and what the tokenizer doesn't say.
 
-    `longest` is how many tokens the model reads at once, `stride` how many of them windows share.
+    `longest` is how many tokens the model reads at once, `stride` how many of them windows share,
+    `prefix` what stands before each text.
     """
 
     tokenizer: Tokenizer
@@ -29,6 +30,7 @@ class Cutter:
     typed: bool
     longest: int
     stride: int | None = None
+    prefix: str = ""
 
 
 class Reader(Protocol):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from distill.data.encoding import Encoded, Ragged, Rows, cut, encode
-from distill.data.readers.reader import texts_of
+from distill.data.encoding import Encoded, Ragged, Rows, Sheet, cut, encode
+from distill.data.readers.reader import Cutter, texts_of
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import TASKS, Task, choose_metric
@@ -80,3 +80,13 @@ class WritingReader:
             too_long += sum(bool(row.overflowing) for row in found.encodings)
         labels = np.array(rows.labels, dtype=np.str_)
         return replace(read, types=None, labels=labels, targets=Ragged.of(targets), cut_targets=too_long)
+
+    def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
+        """Texts, behind the prefix that the checkpoint was trained with. Raises DataError for a pair of texts."""
+        if any(not isinstance(text, str) for text in texts):
+            raise DataError("predict: what writes reads one text at a time, not a pair")
+        sheet = Sheet()
+        for encoding in cutter.tokenizer.encode_batch([cutter.prefix + text for text in texts]):
+            sheet.add(encoding)
+        found = sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=False)
+        return replace(found, tokenizer=cutter.tokenizer)

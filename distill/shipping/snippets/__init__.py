@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from distill.shipping.snippets import classification, language, question_answering, token_classification
+from distill.shipping.snippets import classification, language, question_answering, token_classification, writing
 from distill.shipping.snippets.common import from_hub
 
 WRITERS: dict[str, ModuleType] = {
@@ -18,6 +18,9 @@ WRITERS: dict[str, ModuleType] = {
     "question-answering": question_answering,
     "masked-language-modelling": language,
     "causal-language-modelling": language,
+    "text-to-text": writing,
+    "translation": writing,
+    "summarization": writing,
 }
 
 __all__ = ["WRITERS", "from_hub", "onnxruntime_alone", "predictor", "transformers_alone"]

