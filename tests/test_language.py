@@ -561,3 +561,13 @@ def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, 
     assert len(written) == 2 and all(isinstance(text, str) for text in written)
     shipped = checkpoints.load(folder / "transformers")
     assert len(shipped.tokenizer) == shipped.model.config.vocab_size, "no token was made up for padding"
+
+
+def test_where_less_is_better_plots_and_budgets_turn_round():
+    from distill.comparison.page import _flat_front
+    from distill.report.plots import Point
+
+    points = [Point(name, "transformers", cost, kept, (kept, kept)) for name, cost, kept in
+              (("a", 1, 30.0), ("b", 2, 40.0), ("c", 3, 20.0))]  # fmt: skip
+    assert [point.name for point in _flat_front(points, lower=True)] == ["a", "c"]
+    assert [point.name for point in _flat_front(points, lower=False)] == ["a", "b"]

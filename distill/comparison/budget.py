@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.report import headline
+from distill.tasks import LOWER
 
 if TYPE_CHECKING:
     from distill.comparison.groups import Entry, Group
@@ -49,7 +50,8 @@ class Budget:
             if bound is None:
                 continue
             over = float("inf") if value is None else value - bound
-            if name in ("retained", "score") and value is not None:
+            turned = name == "retained" or (name == "score" and row.metric not in LOWER)
+            if turned and value is not None:
                 over = -over
             if over > 0:
                 missed[name] = over / abs(bound) if bound else over

@@ -9,6 +9,7 @@ from distill.comparison.groups import Comparison, Entry, Group
 from distill.comparison.significance import PairedTests
 from distill.report import headline, markup, plots
 from distill.report.markup import Html, chip, join, section, tag
+from distill.tasks import LOWER, better
 
 HELP = (
     "on the front: nothing else is at least as good in score, bytes and latency and better in one; others are grey",
@@ -125,8 +126,9 @@ def _plots(group: Group) -> Html:
     ):
         shown = {entry: number for number, entry in enumerate(group.entries, 1) if of(entry) is not None}
         points = {entry: _point(entry, number, of(entry)) for entry, number in shown.items()}
-        front = _flat_front(list(points.values()))
-        metric = group.metric.replace("_", " ")
+        lower = group.metric in LOWER
+        front = _flat_front(list(points.values()), lower=lower)
+        metric = group.metric.replace("_", " ") + (", less is better" if lower else "")
         drawn = plots.frontier(list(points.values()), title=title, cost=cost, kept=metric, front=front)
         marks = {True: chip("front", "good"), False: ""}
         body = [[_numbered(str(shown[entry]), entry.title), f"{point.cost:.4g}", f"{point.kept:.4f}",
@@ -139,7 +141,8 @@ def _plots(group: Group) -> Html:
         return Html("")
     caption = (
         "The line joins what nothing beats in these two respects; grey is what is not on the front. Bars are 95 % "
-        "intervals; up and to the left is better. Numbers are those of the table, names those of the runs’ results."
+        "intervals; to the left is better, and up unless it is said that less is. Numbers are those of the table, "
+        "names those of the runs’ results."
     )
     return section("Pareto fronts", tag("p", caption, class_="say"), markup.grid(*figures))
 
@@ -152,12 +155,11 @@ def _point(entry: Entry, number: int, cost: float) -> plots.Point:
     return plots.Point(f"{number} {owner}".strip(), row.format, cost, row.score, row.interval, not entry.on_front)
 
 
-def _flat_front(points: Sequence[plots.Point]) -> list[plots.Point]:
+def _flat_front(points: Sequence[plots.Point], *, lower: bool) -> list[plots.Point]:
     """Of two respects alone: from the cheapest on, whatever scores better than all before."""
-    best, front = float("-inf"), []
-    for point in sorted(points, key=lambda point: (point.cost, -point.kept)):
-        if point.kept > best:
-            best = point.kept
+    front: list[plots.Point] = []
+    for point in sorted(points, key=lambda point: (point.cost, point.kept if lower else -point.kept)):
+        if not front or better(point.kept, front[-1].kept, lower=lower):
             front.append(point)
     return front
 

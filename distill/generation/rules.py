@@ -53,9 +53,9 @@ class Rules:
             scores = _only(scores, (self.forced_first,))
         if self.forced_last and length == longest - 1:
             scores = _only(scores, self.forced_last)
-        scores[:, list(self.suppressed)] = _NEVER
+        scores[:, _known(self.suppressed, scores)] = _NEVER
         if length == (before if before > 1 or self.forced_first is None else before + 1):
-            scores[:, list(self.suppressed_first)] = _NEVER
+            scores[:, _known(self.suppressed_first, scores)] = _NEVER
         return scores
 
     def for_transformers(self, words: settings.Generation, length: int | None = None) -> dict[str, Any]:
@@ -72,6 +72,11 @@ class Rules:
             "suppress_tokens": list(self.suppressed) or None,
             "begin_suppress_tokens": list(self.suppressed_first) or None,
         }  # fmt: skip
+
+
+def _known(tokens: tuple[int, ...], scores: np.ndarray) -> list[int]:
+    """Those that the vocabulary has: configs of small models often keep the ids of a larger one."""
+    return [token for token in tokens if token < scores.shape[1]]
 
 
 def _only(scores: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:

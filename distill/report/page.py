@@ -8,7 +8,7 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.report import headline, markup, mistakes, plots, work
 from distill.report.markup import Html, join, section, tag
 from distill.report.reading import reading_help
-from distill.tasks import restored
+from distill.tasks import LOWER, restored, retained
 
 SMOKE = "A smoke run: everything on a sliver of the data. Its figures mean nothing."
 
@@ -101,10 +101,13 @@ def _trade(ledger: Ledger) -> Html:
     """Kept against size and against latency."""
 
     def shares(row: Row) -> tuple[float, tuple[float, float]]:
-        by = ledger.teacher.score / 100 if relative else 1
-        return row.score / by, (row.interval[0] / by, row.interval[1] / by)
+        if not relative:
+            return row.score, row.interval
+        found = [retained(score, ledger.teacher.score, lower=lower) or 0 for score in (row.score, *row.interval)]
+        low, high = sorted(found[1:])
+        return 100 * found[0], (100 * low, 100 * high)
 
-    relative = ledger.teacher.score > 0
+    relative, lower = ledger.teacher.score > 0, ledger.teacher.metric in LOWER
     kept = f"{ledger.teacher.metric}, % of the teacher’s" if relative else ledger.teacher.metric
     timed = [row for row in ledger.rows if row.latency]
     figures = []
