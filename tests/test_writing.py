@@ -11,10 +11,24 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import make_tokenizer
-from writers import WRITERS, build_writer, make_pairs, save_writer, write_lines
+from conftest import make_tokenizer, write_csv
+from writers import WRITERS, build_writer, lines, make_pairs, save_writer, write_lines
 
-from distill import Checkpoint, Data, Distill, Finetune, Predictor, anatomy, checkpoint, distillation, load_data
+from distill import (
+    Checkpoint,
+    Data,
+    Distill,
+    Finetune,
+    Predictor,
+    Recipe,
+    anatomy,
+    checkpoint,
+    distillation,
+    library,
+    load_data,
+    load_recipe,
+    run,
+)  # fmt: skip
 from distill.cli import main
 from distill.data import Encoded, Ragged, collate
 from distill.engines import Torch, answer_all
@@ -430,3 +444,22 @@ def test_a_run_from_teacher_to_a_shipped_folder_that_answers(name, writing_recip
 def model_card_code(folder, title: str) -> str:
     card = (folder / "README.md").read_text()
     return card.partition(f"### {title}")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_shipped_recipe_trains_two_steps_with_a_tiny_teacher(tmp_path, without_memory):
+    recipe = load_recipe(library.find("recipes", "distilbart")).model_dump(mode="json", exclude_none=True)
+    teacher = save_writer(tmp_path / "teacher", "bart", encoder_layers=12, decoder_layers=12)
+    write_csv(tmp_path / "news.csv", ["article", "highlights"], [list(line) for line in lines(40)])
+    recipe["teacher"] = {"checkpoint": str(teacher)}
+    recipe["data"] |= {"source": {"path": str(tmp_path / "news.csv")}, "validation": 0.2, "test": 0.2}
+    recipe["data"] |= {"max_length": 16, "target_length": 12}
+    recipe["generation"] |= {"max_new_tokens": 6}
+    recipe["steps"][0]["finetune"] |= {"max_steps": 2, "batch_size": 4}
+    recipe |= {"expect": {}, "track": {"wandb": "off", "energy": False}, "ship": None}
+    recipe["timing"] = {"batch": [1], "rounds": 3, "tokens": 8, "new_tokens": 4}
+    report = run(Recipe(**recipe), tmp_path / "run", beside=tmp_path)
+    assert report.training[0]["records"][-1]["step"] == 2
+    assert [row.metric for row in report.ledger.rows] == ["rouge2", "rouge2"]
+    made, before = (checkpoint.load(tmp_path / "run" / name).model.state_dict() for name in ("1-finetune", "student"))
+    moved = {name for name, tensor in made.items() if not torch.equal(tensor, before[name])}
+    assert moved and all("decoder.layers" in name or "layernorm" in name for name in moved), moved
