@@ -33,8 +33,42 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
     return "\n".join(["from transformers import pipeline", "", given(facts), *asked])
 
 
+def _write_on(facts: Mapping[str, Any]) -> str:
+    """The likeliest token each time; what was read stays in the graph's past."""
+    return "\n".join(
+        [
+            *opened(facts, labels=False)[:-2],
+            "tokenizer.no_padding()",
+            "",
+            "",
+            "def write(text, most=40):",
+            "    past = {",
+            "        one.name: np.zeros((1, one.shape[1], 0, one.shape[3]), dtype=np.float32)",
+            "        for one in session.get_inputs()",
+            '        if one.name.startswith("past_key_values.")',
+            "    }",
+            '    names = ["logits", *(name.replace("past_key_values", "present") for name in past)]',
+            "    tokens, found, seen = tokenizer.encode(text).ids, [], 0",
+            "    while len(found) < most:",
+            "        seen += len(tokens)",
+            "        mask = np.ones((1, seen), dtype=np.int64)",
+            '        feed = {"input_ids": np.array([tokens]), "attention_mask": mask, **past}',
+            "        logits, *made = session.run(names, feed)",
+            "        past, tokens = dict(zip(past, made, strict=True)), [int(logits[0, -1].argmax())]",
+            "        found += tokens",
+            "    return text + tokenizer.decode(found)",
+            "",
+            "",
+            given(facts),
+            "print([write(text) for text in texts])",
+        ]
+    )
+
+
 def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
-    """ONNX Runtime, tokenizers and NumPy: the likeliest token at each mask."""
+    """ONNX Runtime, tokenizers and NumPy: the likeliest token at each mask, or the likeliest next ones."""
+    if _causal(facts):
+        return _write_on(facts)
     return "\n".join(
         [
             *opened(facts, labels=False),
