@@ -50,8 +50,8 @@ def main() -> int:
             "quick": words.quick,
             "machine": machine(),
             "versions": versions(),
-            "minutes": round((time.perf_counter() - start) / 60, 1),
-            "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+            "minutes_of_the_last_sitting": round((time.perf_counter() - start) / 60, 1),
+            "cpu_minutes_of_the_last_sitting": round((time.process_time() - cpu) / 60, 1),
             **found,
         }
         write_text(words.json, json.dumps(told, indent=2) + "\n")

@@ -30,7 +30,7 @@ RECIPE: dict[str, Any] = {
         },
         {"quantize": {}},
     ],
-    "timing": {"batch": [1, 32], "tokens": 16, "rounds": 200},
+    "timing": {"batch": [1, 32], "tokens": 16, "rounds": 60},
     "seed": SEED,
 }
 
