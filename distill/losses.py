@@ -134,7 +134,8 @@ def _relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
     """The logarithms of how much each token relates to each, (batch, heads, tokens, tokens)."""
     batch, tokens, width = vectors.shape
     split = vectors.float().view(batch, tokens, heads, width // heads).transpose(1, 2)
-    scores = split @ split.transpose(-1, -2) / math.sqrt(width // heads)
+    with torch.autocast(vectors.device.type, enabled=False):  # it would round the products to bfloat16
+        scores = split @ split.transpose(-1, -2) / math.sqrt(width // heads)
     return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min).log_softmax(-1)
 
 

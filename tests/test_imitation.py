@@ -141,10 +141,11 @@ def test_the_relations_term_is_the_one_of_the_paper(bert, data):
 
 
 @pytest.mark.parametrize("term", ["attentions", "relations"])
-@pytest.mark.parametrize("layers", ["top", "even", {2: 3}])
-def test_the_term_falls_and_is_zero_to_oneself(bert, data, term, layers):
+@pytest.mark.parametrize(("layers", "dtype"), [("top", "float32"), ("even", "bfloat16"), ({2: 3}, "float32")])
+def test_the_term_falls_and_is_zero_to_oneself(bert, data, term, layers, dtype):
     imitate = {term: {"weight": 1.0, "layers": layers}}
-    _, record = learn(cut(bert, 2), bert, data, imitate=imitate, epochs=8, batch_size=64, schedule="constant")
+    words = {"epochs": 8, "batch_size": 64, "schedule": "constant", "dtype": dtype}
+    _, record = learn(cut(bert, 2), bert, data, imitate=imitate, **words)
     first, last = (record.records[place]["terms"][term]["value"] for place in (0, -1))
     assert 0 < last < first
     same = {term: {"weight": 1.0, "layers": "top"}}

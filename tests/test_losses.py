@@ -143,6 +143,12 @@ def test_relations_see_no_padding_and_are_zero_to_themselves():
     assert losses.relation(tensor(MINE), tensor(MINE), tensor(MASK), 4).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_relations_are_products_of_float32_under_autocast_too():
+    exact = losses.relation(tensor(MINE), tensor(THEIRS), tensor(MASK), 2).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert losses.relation(tensor(MINE), tensor(THEIRS), tensor(MASK), 2).item() == exact
+
+
 @pytest.mark.parametrize("heads", [2, 3])
 def test_attentions_follow_their_formula_and_head_counts_may_differ(heads):
     mine, theirs = softmax(RNG.normal(size=(3, 2, 6, 6))), softmax(RNG.normal(size=(3, heads, 6, 6)))
