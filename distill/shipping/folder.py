@@ -217,7 +217,7 @@ def _opset(graph: Path | None) -> int | None:
         return None
     import onnx
 
-    known = onnx.load(graph, load_external_data=False).opset_import
+    known = onnx.load(files_of(graph)[0], load_external_data=False).opset_import
     return next(entry.version for entry in known if entry.domain in ("", "ai.onnx"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from distill import anatomy
 from distill.data.readers import Cutter
 from distill.data.windows import shared_tokens
+from distill.engines import files_of
 from distill.errors import CheckpointError
 from distill.safety import check_size, read_json
 from distill.tasks import kind_of
@@ -147,6 +148,7 @@ def contract_of(folder: Path, config: dict[str, Any], graph: Path | None, texts:
 def _inputs(graph: Path) -> dict[str, Any]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    first = files_of(graph)[0]  # an encoder-decoder's encoder reads the text
+    session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
     given = session.get_inputs()
     return {one.name: {"dtype": one.type[7:-1], "shape": ["batch", "tokens"][: len(one.shape)]} for one in given}
