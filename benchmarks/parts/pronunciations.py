@@ -54,6 +54,13 @@ def make(bench: Bench) -> dict[str, Any]:
         what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
         for what in MUST
     }
+    teacher, control = found["rows"][0]["score"], told["without its teacher"]["rows"][-1]["score"]
+    if control > teacher:
+        told["goals"]["kept"]["met"] = None
+        told["note"] = (
+            "the teacher is not trained out: a student that goes on from its weights without it passes it, so what is "
+            "kept of its score says nothing; train it longer (TEACHER's epochs, more WORDS)"
+        )
     return told
 
 
