@@ -23,8 +23,7 @@ class Predictor:
     """A folder that answers texts: a shipped folder, a run's folder (whose result it takes), or a checkpoint folder.
 
     The smallest graph is served when there is one, then the fp32 graph, then safetensors in torch; or what `format`
-    says.
-    It may be asked from many threads at once: nothing of it changes after it was made.
+    says. It may be asked from many threads at once: nothing of it changes after it was made.
     """
 
     def __init__(self, folder: Path | str, format: manifests.Format | None = None) -> None:  # noqa: A002
@@ -40,10 +39,16 @@ class Predictor:
     def predict(self, texts: Sequence[Any]) -> list[Any]:
         """What the checkpoint says of each text.
 
-        Classification takes a text or a pair of them and gives the predicted labels with their probabilities, best
-        first (one label, any number of many labels, or a regression's number); token classification takes a sentence,
-        whose words stand between blanks, or a list of words, and gives its entities with text, tag, score, start and
-        end, counted in words; text to text takes a text and gives the one that it writes. Raises DataError.
+        * Classification: a text or a pair of them; its labels with their probabilities, best first (one, any number of
+          many, or a regression's number).
+        * Token classification: a sentence, whose words stand between blanks, or a list of words; its entities with
+          text, tag, score, start and end, counted in words.
+        * Question answering: a question and a context; the answer with its score.
+        * Masked language modelling: a text with masks in it; for each of them the likeliest tokens.
+        * Causal language modelling: a text; how it goes on.
+        * Text to text: a text; the one that is written for it.
+
+        Raises DataError.
         """
         if isinstance(texts, str):  # else each of its letters would be asked
             raise DataError("predict: takes a list of texts, not one text")
