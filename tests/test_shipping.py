@@ -538,3 +538,16 @@ def test_a_hub_that_fails_is_one_sentence_without_the_token_and_the_folder_stays
     assert str(caught.value).startswith("pushing to acme/topics failed (ConnectionError: … was refused); the folder is")
     assert "\n" not in str(caught.value)
     assert files_of(folder) == FILES
+
+
+@pytest.mark.parametrize(
+    ("examples", "metric", "score", "expected"),
+    [
+        (1000, "accuracy", 0.9, 0.005), (50, "accuracy", 0.9, 0.02), (1000, "chrf", 54.0, 0.5), (50, "bleu", 30.0, 2.0),
+        (1000, "perplexity", 12.0, 0.06), (50, "bits_per_byte", 1.2, 0.006),
+    ],
+)  # fmt: skip
+def test_a_score_may_be_off_by_half_a_hundredth_of_its_own_scale(examples, metric, score, expected):
+    from distill.shipping.claims import of_score
+
+    assert of_score(examples, metric, score) == pytest.approx(expected)

@@ -87,8 +87,8 @@ def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...])
 
 
 def _told(step: Step) -> str:
-    """A step's own words, those that are not the default."""
-    given = step.settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    """A step's own words, those that were said."""
+    given = step.settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     words = [f"{word} {_plain(value)}" for word, value in given.items()]
     return ", ".join(words) or "as by default"
 

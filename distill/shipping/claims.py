@@ -14,6 +14,7 @@ import numpy as np
 from distill.errors import CheckpointError
 from distill.shipping import probe
 from distill.shipping.manifest import Claim
+from distill.tasks import LOWER, PERFECT
 
 if TYPE_CHECKING:
     from distill.evaluation import Row
@@ -53,7 +54,8 @@ def of_rows(rows: Sequence[Row], formats: Sequence[str]) -> list[Claim]:
     for form, row in shipped.items():
         found += [
             Claim(
-                name=f"score {form}", value=row.score, tolerance=of_score(row.n), unit=row.metric,
+                name=f"score {form}", value=row.score, unit=row.metric,
+                tolerance=of_score(row.n, row.metric, row.score),
                 about="on the recipe's test split; half a point, or one text where one counts for more, because "
                 "another processor rounds otherwise and a text on the edge may fall to the other side",
             ),
@@ -69,9 +71,13 @@ def of_rows(rows: Sequence[Row], formats: Sequence[str]) -> list[Claim]:
     return found + latencies(rows, shipped)
 
 
-def of_score(examples: int) -> float:
-    """How far off a score of so many examples may be: half a point, or one example where one counts for more."""
-    return max(HALF_A_POINT, 1 / max(examples, 1))
+def of_score(examples: int, metric: str, score: float) -> float:
+    """How far off a score may be: half a point of a perfect one, or one of so many examples where one counts for more;
+    where less is better and nothing is perfect, half a hundredth of the score itself.
+    """
+    if metric in LOWER:
+        return HALF_A_POINT * score
+    return PERFECT.get(metric, 1.0) * max(HALF_A_POINT, 1 / max(examples, 1))
 
 
 def latencies(rows: Sequence[Row], shipped: Mapping[str, Row]) -> list[Claim]:

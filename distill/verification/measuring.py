@@ -80,7 +80,8 @@ def check_scores(
         except Exception as error:  # what an engine or a tokenizer raises on a stranger's files is its own
             findings.append(Finding(claim.name, "FAILS", claimed, why=f"it can't be scored ({first_line(error)})"))
             continue
-        tolerance = claims.of_score(len(data.test))  # a report that says fewer examples can't allow itself more
+        # of what is measured here: a report that says fewer examples can't allow itself more
+        tolerance = claims.of_score(len(data.test), data.task.metric, found)
         holds = abs(found - claim.value) <= tolerance + 1e-9
         within = f"within {tolerance:.4f}: texts on the edge may fall otherwise on another processor"
         findings.append(judge(claim.name, holds, claimed, f"{found:.4f}", within))
