@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from distill.tasks import Task
+from distill.tasks import NO_TARGET, Task
 
 _PORTION = 1 << 25  # numbers that a loss works on at once: 128 MB in float32
 
@@ -69,7 +69,7 @@ def decoupled_kl(
 
     Labels are (places,) class indices; places at −100 are left out. Of two classes the second part is always zero.
     """
-    real = labels != -100
+    real = labels != NO_TARGET
     right = F.one_hot(labels.clamp(min=0), student.shape[-1]).bool()
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from distill import anatomy
-from distill.data import NO_TARGET, Batch
+from distill.data import Batch
+from distill.tasks import NO_TARGET
 
 PARTS = ("query", "key", "value")
 Vector = tuple[str, int]  # query, key or value, and a layer

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 
 from distill import anatomy, card, checkpoint, gguf
 from distill.checkpoint import Checkpoint
-from distill.data import NO_TARGET, Encoded, Ragged, TokenBatches, collate
+from distill.data import Encoded, Ragged, TokenBatches, collate
 from distill.errors import MachineError
 from distill.recipe import settings
 from distill.signals import Signals, Wanted, read, tensors
-from distill.tasks import Task
+from distill.tasks import NO_TARGET, Task
 
 log = logging.getLogger(__name__)
 SAVED_AT_MOST = 4 << 30  # bytes of signals that are kept on disk; beyond it the teacher runs in every step

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 from conftest import PIECES, make_tokenizer
+from tiny_models import no_two_alike
 from transformers import AutoConfig
 
 from distill import anatomy
@@ -71,13 +72,7 @@ def build(name: str, head: str | None = None, **more: object):
     auto = getattr(transformers, f"AutoModelFor{head or HEADS[anatomy.FAMILIES[model_type].kind][-1]}")
     torch.manual_seed(0)
     model = auto.from_config(AutoConfig.for_model(model_type, **words | more)).eval()
-    generator = torch.Generator().manual_seed(1)
-    fixed = {id(m.weight) for m in model.modules() if "Sinusoidal" in type(m).__name__}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if id(parameter) not in fixed:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return no_two_alike(model)
 
 
 def save(folder: Path, name: str, head: str | None = None, **more: object) -> Path:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from distill import Data, Distill, Finetune, Predictor, distill, finetune, library, load_data
 from distill import checkpoint as checkpoints
-from distill.data import NO_TARGET, collate, overlap, packing
+from distill.data import collate, overlap, packing
 from distill.data.encoding import Rows
 from distill.data.masking import masking_for
 from distill.data.packing import encode_texts, frame_of
@@ -29,6 +29,7 @@ from distill.recipe import load as load_recipe
 from distill.recipe.settings import Mask, Recipe
 from distill.signals import read, tensors
 from distill.student import cut, from_config
+from distill.tasks import NO_TARGET
 from distill.verification import verify
 
 MASKED, CAUSAL = "masked-language-modelling", "causal-language-modelling"

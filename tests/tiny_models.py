@@ -46,7 +46,12 @@ def tiny(name: str, head: str, **more: Any) -> transformers.PreTrainedModel:
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, **_COMMON | words | more)
     model = getattr(transformers, f"AutoModelFor{head}").from_config(config).eval()
-    generator = torch.Generator().manual_seed(1)
+    return no_two_alike(model)
+
+
+def no_two_alike(model: transformers.PreTrainedModel, seed: int = 1) -> transformers.PreTrainedModel:
+    """A model whose weights are no two alike, biases and norms included; positions that are computed stay."""
+    generator = torch.Generator().manual_seed(seed)
     fixed = {id(module.weight) for module in model.modules() if "Sinusoidal" in type(module).__name__}
     with torch.no_grad():
         for parameter in model.parameters():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from conftest import PIECES, TOPICS, make_tokenizer, write_csv
+from tiny_models import no_two_alike
 
 _ENDS = {"vocab_size": len(PIECES), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 _BART = {
@@ -38,13 +39,7 @@ def build_writer(name: str, seed: int = 0, **more: object):
     model_type, words = CONFIGS[name]
     torch.manual_seed(seed)
     model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, **{**words, **more})).eval()
-    generator = torch.Generator().manual_seed(seed + 1)
-    fixed = {id(module.weight) for module in model.modules() if "Sinusoidal" in type(module).__name__}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if id(parameter) not in fixed:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return no_two_alike(model, seed + 1)
 
 
 def save_writer(folder: Path, name: str, **more: object) -> Path:

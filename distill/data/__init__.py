@@ -3,8 +3,8 @@
 `load` is the way in; what it gives back (`Splits`) is all that the steps ever see of a data set.
 """
 
-from distill.data.batching import NO_TARGET, Batch, TokenBatches, collate
+from distill.data.batching import Batch, TokenBatches, collate
 from distill.data.encoding import Encoded, Ragged, Rows, encode
 from distill.data.loading import Splits, load
 
-__all__ = ["NO_TARGET", "Batch", "Encoded", "Ragged", "Rows", "Splits", "TokenBatches", "collate", "encode", "load"]
+__all__ = ["Batch", "Encoded", "Ragged", "Rows", "Splits", "TokenBatches", "collate", "encode", "load"]

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from distill.data.encoding import Encoded, Ragged
+from distill.tasks import NO_TARGET
 
 Batch = dict[str, np.ndarray]
 _STEP = 4  # lengths are rounded up to this before rows are grouped, so that neighbours mix
-
-
-NO_TARGET = -100  # what torch's losses leave out
 
 
 def collate(encoded: Encoded, rows: Sequence[int], turn: tuple[int, ...] = (0,)) -> Batch:

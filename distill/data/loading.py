@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAMES = ("train", "validation", "test")
-_TRAINED_ON = {
-    "packed",
-    "mask",
-    "target_length",
-    "prefix",
-    "stride",
-}  # words that change what a model learns from the same texts
+# Words that change what a model learns from the same texts.
+_TRAINED_ON = {"packed", "mask", "target_length", "prefix", "stride"}
 
 
 @dataclass(frozen=True)

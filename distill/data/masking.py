@@ -9,11 +9,11 @@ import numpy as np
 
 from distill.errors import CheckpointError
 from distill.recipe import settings
+from distill.tasks import NO_TARGET
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NO_TARGET = -100  # what torch's losses leave out
 _MASKED, _OTHER = 0.8, 0.1  # of the tokens that are chosen; the rest stays (Devlin et al. 2019)
 _WORD_MARKS = ("▁", "Ġ")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.data.batching import NO_TARGET
+from distill.tasks import NO_TARGET
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

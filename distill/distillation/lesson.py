@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from distill import anatomy
-from distill.data import NO_TARGET
 from distill.distillation.fitting import Pairs, wanted_of
 from distill.losses import LOSSES, in_portions, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
-from distill.tasks import Task
+from distill.tasks import NO_TARGET, Task
 from distill.training import Objective
 
 

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from tqdm.auto import tqdm
 
 from distill.data import Batch, Encoded, TokenBatches, collate
-from distill.data.batching import NO_TARGET
 from distill.engines import files_of, open_session
 from distill.quantization.arithmetic import activation_range
 from distill.quantization.products import Product, products_of
+from distill.tasks import NO_TARGET
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -15,7 +15,7 @@ from distill.tasks.labels import ordered_names
 from distill.tasks.language import CausalLanguageModelling, LanguageModelling, MaskedLanguageModelling
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF, PERFECT, choose_metric
 from distill.tasks.question_answering import QuestionAnswering
-from distill.tasks.task import Task, better, retained
+from distill.tasks.task import NO_TARGET, Task, better, retained
 from distill.tasks.token_classification import TokenClassification
 from distill.tasks.writing import Summarization, TextToText, Translation
 
@@ -47,6 +47,7 @@ __all__ = [
     "LOWER",
     "METRICS",
     "METRICS_OF",
+    "NO_TARGET",
     "PERFECT",
     "TASKS",
     "CausalLanguageModelling",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.recipe.settings import Generation
-from distill.tasks.task import Array, Task
+from distill.tasks.task import NO_TARGET, Array, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from distill.data import Batch, Encoded
     from distill.engines import Engine
 
-NO_TARGET = -100  # as in distill.data.batching
 _LOGITS = 1 << 26  # numbers that an engine answers with at once: 256 MB
 _CANDIDATES = 5  # for a blank
 _PLACES = 512  # whose logits are worked on at once

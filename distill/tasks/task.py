@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.engines import Engine
 
 Array = np.ndarray
+NO_TARGET = -100  # a place where no class is right: what torch's losses leave out
 
 
 @dataclass(frozen=True)

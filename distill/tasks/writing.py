@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.tasks.metrics import METRICS, PERFECT
-from distill.tasks.task import Array, Task
+from distill.tasks.task import NO_TARGET, Array, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from distill.data import Batch, Encoded
     from distill.engines import Engine
 
-_NO_TARGET = -100
 CUT_OFF = "cut off"
 
 
@@ -73,11 +72,11 @@ class TextToText(Task):
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Those at the tokens of the text to write, (tokens, vocabulary)."""
-        return logits[batch["labels"] != _NO_TARGET]
+        return logits[batch["labels"] != NO_TARGET]
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """The tokens of the text to write, (tokens,)."""
-        return batch["labels"][batch["labels"] != _NO_TARGET]
+        return batch["labels"][batch["labels"] != NO_TARGET]
 
     # ------------------------------------------------------------------------------------------- what is answered
 
@@ -100,7 +99,7 @@ class TextToText(Task):
         there are.
         """
         labels = batch["labels"]
-        real = labels != _NO_TARGET
+        real = labels != NO_TARGET
         found = np.zeros((len(labels), 2))
         for row, (given, right, mask) in enumerate(zip(logits, labels, real, strict=True)):
             mine = given[mask].astype(np.float64)
