@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 from distill import Quantize, export, quantization, recipe
 from distill.engines import OnnxRuntime, answer_all
 from distill.errors import RecipeError
-from distill.quantization import arithmetic, calibration
+from distill.quantization import arithmetic, calibration, choosing
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import choose
 from distill.quantization.lowering import Plan, lower
@@ -231,6 +231,19 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
     assert choice.kept == (ruined.name,) and choice.changed == 0
     assert choice.plan.products[ruined.name] == "token"
     assert sum(precision != "static" for precision in choice.plan.products.values()) == 1
+
+
+def test_every_plan_is_judged_on_all_validation_texts_though_fewer_rank_the_layers(bert, data, quantized, monkeypatch):
+    path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
+    monkeypatch.setattr(choosing, "_RANKED_ON", 2)
+    seen = []
+
+    def judge(found: np.ndarray, expected: np.ndarray) -> float:
+        seen.append((len(found), len(expected)))
+        return 1.0
+
+    choose(path, plan_of(path, "token"), held, data.task, judge, 0.0)
+    assert len(seen) > 1 and set(seen) == {(6, 6)}
 
 
 def test_what_no_precision_mends_ends_with_the_best_that_was_found(bert, data, quantized):
