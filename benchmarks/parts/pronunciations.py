@@ -119,7 +119,7 @@ def save_teacher(folder: Path, lines: list[tuple[str, str]]) -> None:
 
 
 def _speed(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many times as fast as the teacher in the same format, by batch; torch at the first batch is what is judged."""
+    """How many times as fast as the teacher in the same format, by batch; torch at the first batch is judged."""
     base = {row["format"]: row for row in rows if row["name"] == "teacher"}
     base.setdefault("onnx-int8", base.get("onnx-fp32"))
     times = {
