@@ -43,12 +43,14 @@ def make(bench: Bench) -> dict[str, Any]:
     write_csv(folder / "words.csv", lines)
     save_teacher(folder / "fresh", lines)
     told: dict[str, Any] = {"words": len(lines)}
-    for name, step in STEPS.items():
-        report = bench.carry_out(f"pronunciations-{name.replace(' ', '-')}", recipe(folder, step))
+    for name, steps in STEPS.items():
+        report = bench.carry_out(f"pronunciations-{name.replace(' ', '-')}", recipe(folder, steps))
         rows = rows_of(report)
         kept = _kept(rows)
-        told[name] = {"rows": rows, "kept": kept["transformers"], "kept_by_format": kept, **_speed(rows)}
-        told[name]["seconds"] = report["seconds"]
+        told[name] = {
+            "rows": rows, "kept": kept["transformers"], "kept_by_format": kept, **_speed(rows),
+            "seconds": report["seconds"],
+        }  # fmt: skip
     found = told["word-level"]
     told["goals"] = {
         what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
@@ -65,7 +67,7 @@ def make(bench: Bench) -> dict[str, Any]:
 
 
 def recipe(folder: Path, steps: list[Any]) -> dict[str, Any]:
-    """One student's recipe; the teacher, which is the same for both, comes out of the store the second time."""
+    """One student's recipe; the teacher, which is the same for all, comes out of the store from the second on."""
     return {
         "task": "text-to-text",
         "teacher": {"checkpoint": str(folder / "fresh"), "finetune": TEACHER},

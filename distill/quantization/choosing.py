@@ -62,8 +62,8 @@ def choose(
             "int8 changes %.1f %% of the answers, or of the loss; looking for the sensitive layers", 100 * best.changed
         )
         some = held.take(np.arange(min(_RANKED_ON, len(held))))
-        before = asked(open_graph(fp32), some, task)
-        ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), before))
+        of_some = asked(open_graph(fp32), some, task)
+        ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), of_some))
         for tried, kept in _rungs(plan, ranked):
             found = judged(tried, kept)
             best = found if found.changed < best.changed else best
