@@ -111,3 +111,71 @@ def test_a_word_belongs_to_the_slot_that_has_a_letter_of_it(module):
     words, tags = module("parts.slots").tag(chunks)
     assert words == ["play", "blue", "jazz's", "best", "in", "bar"]
     assert tags == ["O", "B-genre", "I-genre", "O", "B-place", "B-place"]
+
+
+def tried(validation: float, cpu: float, size: int = 32) -> dict:
+    return {"validation": validation, "cpu_seconds": cpu, "batch_size": size, "learning_rate": 1e-4}
+
+
+def test_the_fastest_setting_within_half_a_point_of_the_best_is_chosen(module):
+    choose = module("parts.ratios").choose
+    assert choose([tried(0.880, 9), tried(0.875, 3), tried(0.874, 1)])["cpu_seconds"] == 3
+    assert choose([tried(0.880, 9), tried(0.860, 1)])["cpu_seconds"] == 9
+
+
+def run(seconds: float, cpu: float, dev: float, texts: int = 100) -> dict:
+    process = {"seconds": seconds + 5, "cpu_seconds": cpu + 5}
+    return {"seconds": seconds, "cpu_seconds": cpu, "dev": dev, "texts": texts, "epochs": 3, "process": process}
+
+
+def test_of_wall_and_cpu_time_the_smaller_ratio_counts_and_the_score_must_be_equal(module):
+    ratios = module("parts.ratios")
+    fast = ratios.summarise([run(10, 10, 0.876), run(10, 10, 0.874)])
+    slow = ratios.summarise([run(300, 100, 0.88), run(300, 140, 0.88)])
+    assert fast["texts_a_second"] == 30
+    found = ratios.compare(fast, slow)
+    assert (found["wall"], found["cpu"], found["counts"], found["rounds"]) == (30, 12, 12, [10, 14])
+    assert found["points_ahead"] == pytest.approx(-0.5)
+    assert found["equal_score"]
+    slower = ratios.compare(ratios.summarise([run(10, 10, 0.874)] * 2), slow)
+    assert not slower["equal_score"]
+
+
+def told_of(counts: float, ahead: float) -> dict:
+    against = {"counts": counts, "points_ahead": ahead, "equal_score": ahead >= -0.5}
+    rows = [{"name": name, "title": name} for name in ("trainer-padded", "textbrewer")]
+    mine = {"name": "ours", "title": "ours", "against": {"trainer-padded": against}}
+    return {"rows": [*rows, mine], "quick": False, "limit": {"share_of_the_limit": 0.3}}
+
+
+def test_speed_at_a_lower_score_is_a_miss_and_an_arm_that_did_not_run_is_not_judged(module):
+    ratios, spell = module("parts.ratios"), module("goals").spell
+    goals = {goal["goal"]: goal for goal in ratios.judge(told_of(45, 0.2))}
+    assert list(goals) == [
+        "times the speed: trainer-padded", "points ahead on dev: trainer-padded", "share of the arithmetic limit",
+    ]  # fmt: skip
+    assert spell(goals["times the speed: trainer-padded"]).endswith("measured 45: met, and beyond: 40")
+    assert goals["share of the arithmetic limit"]["aim_met"] is False
+    speed, score, _ = ratios.judge(told_of(45, -0.6))
+    assert (speed["met"], speed["aim_met"], speed["beyond_met"], score["met"]) == (False, False, False, False)
+    assert all(goal["met"] is None for goal in ratios.judge({**told_of(45, 0.2), "quick": True}))
+
+
+def test_a_part_of_a_step_is_the_range_it_lies_in_or_what_its_operator_does(module, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "throughput_arms"))
+    shares = module("shares")
+
+    class Event:
+        def __init__(self, name, cpu_parent=None, spent=1e6):
+            self.name, self.cpu_parent, self.self_cpu_time_total = name, cpu_parent, spent
+
+    optimizer = Event("Optimizer.step#AdamW.step")
+    names = ("aten::addmm", "aten::mm", "aten::bmm", "aten::_softmax", "aten::embedding_dense_backward", "aten::gelu",
+             "aten::native_layer_norm_backward", "MulBackward0")  # fmt: skip
+    found = [shares.part(Event(name)) for name in names]
+    assert found == ["matrix products", "matrix products", "attention", "attention",
+                     "embeddings and rows of tokens", "GELU, layer norm and other elementwise",
+                     "GELU, layer norm and other elementwise", "autograd between operators"]  # fmt: skip
+    assert shares.part(Event("aten::mm", Event("inner", optimizer))) == "optimizer"
+    told = shares.where([optimizer, Event("aten::mm", spent=2e6)], seconds=4)
+    assert told == {"matrix products": 0.5, "optimizer": 0.25, "Python between operators": 0.25}
