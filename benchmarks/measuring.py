@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from spreads import spread
 
 from distill.checkpoint import read_config
 from distill.data import Splits
@@ -91,12 +92,6 @@ def _described(row: Row, splits: dict[str, Splits]) -> dict[str, Any]:
         "ms": {},
     }
     return told
-
-
-def spread(found: Sequence[float]) -> dict[str, Any]:
-    """Every seed's value, their mean and standard deviation (none of a single one)."""
-    deviation = statistics.stdev(found) if len(found) > 1 else None
-    return {"mean": statistics.mean(found), "deviation": deviation, "each": list(found)}
 
 
 def _tell(told: dict[str, dict[str, Any]], names: Sequence[str], times: Sequence[float], what: str) -> None:

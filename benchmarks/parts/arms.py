@@ -38,7 +38,7 @@ class Arm:
         return self.script == "ours.py"
 
 
-_COMMON = ("torch", "transformers", "accelerate")  # the versions of constraints.txt, in every Python
+_COMMON = ("torch", "transformers")  # the versions of constraints.txt, in every Python
 ARMS = (
     Arm("trainer-padded", "plain Trainer, padded to 128", "plain.py"),
     Arm("trainer-dynamic", "plain Trainer, padded dynamically", "plain.py"),

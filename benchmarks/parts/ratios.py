@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from goals import judge_one
-from measuring import spread
+from spreads import spread
 
 HALF_A_POINT = 0.005
 MINE = "ours"

@@ -1,18 +1,29 @@
 """torchdistill as its `text_classification.py` and its configuration for SST-2 show: KDLoss, padded dynamically.
 
 The dict is that configuration, batch size and learning rate aside. As in the example, every epoch is validated and the
-best one kept; signals are not cached, as there.
+best one kept; signals are not cached, as there. It goes without accelerate, which is optional to it: it asks for a
+`use_fp16` that accelerate no longer has.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from typing import Any
 
 import torch
 import transformers
-from accelerate import Accelerator
 from arm import Plan, Texts, carry_out, model
+
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:  # PyPI's is built for CUDA: beside a torch without it, its operators can't be loaded
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    OPERATORS = torch.library.Library("torchvision", "DEF")  # what its import asks for, on boxes in images
+    for name in ("nms", "qnms"):
+        OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.interfaces.forward_proc import register_forward_proc_func
 from torchdistill.datasets.registry import register_collate_func
@@ -85,15 +96,12 @@ def accuracy(student: Any, loader: Any) -> float:
 
 def train(plan: Plan) -> dict[str, Any]:
     """One training."""
-    accelerator = Accelerator(cpu=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(plan.student)
     register_collate_func(transformers.DataCollatorWithPadding(tokenizer))
     texts = {split: Texts(getattr(plan, split), tokenizer, padded=False) for split in ("train", "validation")}
     steps = -(-len(texts["train"]) // plan.batch_size) * plan.epochs
     teacher, student = model(plan.teacher), model(plan.student)
-    box = get_distillation_box(
-        teacher, student, texts, configuration(plan, steps), accelerator.device, None, False, 1, accelerator
-    )
+    box = get_distillation_box(teacher, student, texts, configuration(plan, steps), torch.device("cpu"), None, False, 1)
     best = -1.0
     for epoch in range(box.num_epochs):
         box.pre_epoch_process(epoch=epoch)
@@ -102,7 +110,7 @@ def train(plan: Plan) -> dict[str, Any]:
         found = accuracy(student, box.val_data_loader)
         if found > best:
             best = found
-            accelerator.unwrap_model(student).save_pretrained(plan.weights)
+            student.save_pretrained(plan.weights)
         box.post_epoch_process()
     tokenizer.save_pretrained(plan.weights)
     return {"texts": len(texts["train"]), "library": importlib.metadata.version("torchdistill")}
