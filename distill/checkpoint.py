@@ -91,7 +91,8 @@ def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed
     """
     import torch
     import transformers
-    from accelerate import PartialState
+
+    from distill import processes
 
     inspect(folder)
     config = _config_for(folder, task, new_head)
@@ -114,7 +115,7 @@ def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed
         raise CheckpointError(
             f"{folder}: the weights lack {len(absent)} tensors of a {type(model).__name__}, such as {min(absent)}"
         )
-    return Checkpoint(model.to(PartialState().device).eval(), tokenizer)
+    return Checkpoint(model.to(processes.device()).eval(), tokenizer)
 
 
 def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: bool) -> tuple[PreTrainedModel, set[str]]:

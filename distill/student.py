@@ -70,7 +70,8 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed
     Raises CheckpointError for a model type or a key that transformers doesn't know.
     """
     import transformers
-    from accelerate import PartialState
+
+    from distill import processes
 
     facts = read_student_config(config, teacher, task)
     safety.check_buildable(facts.to_dict(), "student.config")
@@ -79,7 +80,7 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed
         model = getattr(transformers, task.auto_class).from_config(facts)
     except (ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise CheckpointError(f"student.config: transformers can't build it: {error}") from error
-    return Checkpoint(model.to(PartialState().device).eval(), teacher.tokenizer)
+    return Checkpoint(model.to(processes.device()).eval(), teacher.tokenizer)
 
 
 def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task) -> Any:

@@ -20,6 +20,7 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.losses import LOSSES
 from distill.recipe import settings
+from distill.saved_signals import Saved
 from distill.signals import Signals, Wanted, read, tensors
 from distill.tasks import TextClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
@@ -183,7 +184,7 @@ def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_p
     given = {"dtype": torch.float32, "scratch": tmp_path}
     saved = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=3, **given)
     live = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=1, **given)
-    assert (type(saved), type(live)) == (teacher.Saved, teacher.Live)
+    assert (type(saved), type(live)) == (Saved, teacher.Live)
     order = np.random.default_rng(0).permutation(len(encoded)).tolist()
     for rows in (order[:7], order[7:30], order[30:31], [5, 5, 3], list(range(60))):
         batch = tensors(collate(encoded, rows), bert.model.device)
@@ -197,7 +198,7 @@ def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_p
 
 def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):
     given = {"epochs": 1, "dtype": torch.float32, "scratch": tmp_path}
-    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), Wanted(), **given), teacher.Saved)
+    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), Wanted(), **given), Saved)
 
 
 def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp_path, monkeypatch):
@@ -205,7 +206,7 @@ def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp
     given = {"epochs": 5, "dtype": torch.float32, "scratch": tmp_path}
     encoded = bert.encode(data, "train")
     assert isinstance(teacher.answering(bert, encoded, Wanted((1,)), **given), teacher.Live)
-    assert isinstance(teacher.answering(bert, encoded, Wanted(), **given), teacher.Saved)
+    assert isinstance(teacher.answering(bert, encoded, Wanted(), **given), Saved)
 
 
 def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):

@@ -20,6 +20,7 @@ from distill.distillation import Lesson, layer_pairs
 from distill.distillation.fitting import relation_heads
 from distill.errors import CheckpointError
 from distill.recipe import Prune, settings
+from distill.saved_signals import Saved
 from distill.signals import PARTS, Wanted, read, tensors
 from distill.training import TrainingLog, Watch
 
@@ -94,7 +95,7 @@ def test_saved_vectors_equal_live_ones(bert, data, tmp_path):
     wanted = Wanted(hidden_states=(2,), vectors=ALL.vectors)
     saved = teacher.answering(bert, rows, wanted, epochs=3, **given)
     live = teacher.answering(bert, rows, wanted, epochs=1, **given)
-    assert isinstance(saved, teacher.Saved) and isinstance(live, teacher.Live)
+    assert isinstance(saved, Saved) and isinstance(live, teacher.Live)
     batch = tensors(collate(rows, [7, 3, 11]), bert.model.device)
     real = batch["attention_mask"].bool()
     mine, theirs = saved.signals(batch), live.signals(batch)

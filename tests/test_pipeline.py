@@ -132,13 +132,6 @@ def test_a_folder_that_holds_something_is_refused_with_2_and_left_alone(recipe_f
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-def test_a_run_of_several_processes_is_refused_with_2_and_writes_nothing(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = run(recipe_file(), tmp_path / "run")
-    assert done.exit_code == 2 and "a run takes one process" in done.output
-    assert not (tmp_path / "run").exists() and not Store().pieces()
-
-
 def test_a_checkpoint_without_weights_is_never_left(bert, tmp_path, monkeypatch):
     monkeypatch.setattr(type(bert.model), "save_pretrained", lambda *_, **__: None)
     with pytest.raises(CheckpointError, match="wrote no weights"):

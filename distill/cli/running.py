@@ -36,11 +36,12 @@ def run(
     path, settings = read(recipe, (*overrides, *assignments))
     with talking(), gone_on_with():
         from distill.errors import BusyError
-        from distill.pipeline import choose_folder, sliver
+        from distill.pipeline import choose_folder, serve_unless_first, sliver
         from distill.pipeline import run as carry_out
         from distill.recipe import to_yaml
 
         hush_loading()
+        serve_unless_first()
         as_run = to_yaml(sliver(settings) if smoke else settings)
         report = None
         while report is None:

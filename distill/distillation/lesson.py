@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from distill import anatomy
+from distill import anatomy, processes
 from distill.distillation.fitting import Pairs, wanted_of
 from distill.losses import LOSSES, in_portions, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import NO_TARGET, Task
 from distill.training import Objective
+
+
+class _Part(NamedTuple):
+    """A part of a term: the mean loss over so many places."""
+
+    mean: Tensor
+    places: int | Tensor
 
 
 class Lesson(Objective):
@@ -47,61 +54,74 @@ class Lesson(Objective):
         self.projections.to(student.device)
 
     def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each term before its weight."""
+        """The weighted sum, and each term before its weight.
+
+        Of several processes each gives its own share of a batch; the mean over them is that of the whole batch.
+        """
         found = read(self.student, batch, self.wanted)
-        terms = {name: getattr(self, f"_{name}")(found, signals, batch) for name in self.asked}
+        parts = {name: getattr(self, f"_{name}")(found, signals, batch) for name in self.asked}
+        terms = {name: torch.stack(means).mean() for name, means in _weighed(parts).items()}
         return sum(self.weights[name] * value for name, value in terms.items()), terms
 
-    def _labels(self, student: Signals, _: Signals | None, batch: dict[str, Tensor]) -> Tensor:
-        return to_targets(self.task, student.logits, batch)
+    def _labels(self, student: Signals, _: Signals | None, batch: dict[str, Tensor]) -> list[_Part]:
+        real = self.task.targets(batch) != NO_TARGET
+        return [_Part(to_targets(self.task, student.logits, batch), real.sum())]
 
-    def _logits(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> Tensor:
+    def _logits(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         asked = self.asked["logits"]
         name, words = self.task.soft_loss(asked.loss), dict(asked.words)
         mine, theirs = (self.task.imitated(one.logits, batch) for one in (student, teacher))
         if not self.task.head_labels:  # vocabularies are often padded, and to different sizes
             common = min(mine.shape[-1], theirs.shape[-1])
             mine, theirs = mine[:, :common], theirs[:, :common]
-        if name == "mse":
-            return in_portions(LOSSES[name], mine, theirs)
         if name == "decoupled_kl":
-            return LOSSES[name](mine, theirs, self.temperature, labels=self.task.targets(batch), **words)
-        return in_portions(partial(LOSSES[name], temperature=self.temperature, **words), mine, theirs)
+            labels = self.task.targets(batch)
+            loss = LOSSES[name](mine, theirs, self.temperature, labels=labels, **words)
+            return [_Part(loss, (labels != NO_TARGET).sum())]
+        loss = LOSSES[name] if name == "mse" else partial(LOSSES[name], temperature=self.temperature, **words)
+        return [_Part(in_portions(loss, mine, theirs), len(mine))]
 
-    def _hidden_states(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> Tensor:
-        """The mean over the pairs of layers, on real tokens."""
-        loss, losses = LOSSES[self.asked["hidden_states"].loss], []
+    def _hidden_states(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
+        """A part a pair of layers, on real tokens."""
+        loss, parts = LOSSES[self.asked["hidden_states"].loss], []
         for mine, theirs in self.pairs["hidden_states"]:
-            states = student.hidden_states[mine]
+            states, real = student.hidden_states[mine], self._real(mine, batch)
             if str(mine) in self.projections:
                 states = self.projections[str(mine)](states)
-            losses.append(loss(states, teacher.hidden_states[theirs], self._real(mine, batch)))
-        return torch.stack(losses).mean()
+            parts.append(_Part(loss(states, teacher.hidden_states[theirs], real), real.sum()))
+        return parts
 
-    def _attentions(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> Tensor:
-        """The mean over the pairs of layers, of real tokens' attention."""
-        return torch.stack(
-            [
-                LOSSES["attention"](student.attentions[mine], teacher.attentions[theirs], self._real(mine, batch))
-                for mine, theirs in self.pairs["attentions"]
-            ]
-        ).mean()
+    def _attentions(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
+        """A part a pair of layers, of real tokens' attention."""
+        parts = []
+        for mine, theirs in self.pairs["attentions"]:
+            real = self._real(mine, batch)
+            loss = LOSSES["attention"](student.attentions[mine], teacher.attentions[theirs], real)
+            parts.append(_Part(loss, real.sum()))
+        return parts
 
-    def _relations(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> Tensor:
-        """The mean over the pairs of layers and what is related in each, between real tokens."""
-        asked = self.asked["relations"]
-        return torch.stack(
-            [
-                LOSSES["relation"](
-                    student.vectors[what, mine], teacher.vectors[what, theirs], self._real(mine, batch), asked.heads
-                )
-                for mine, theirs in self.pairs["relations"]
-                for what in asked.of
-            ]
-        ).mean()
+    def _relations(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
+        """A part a pair of layers and what is related in it, between real tokens."""
+        asked, parts = self.asked["relations"], []
+        for mine, theirs in self.pairs["relations"]:
+            real = self._real(mine, batch)
+            for what in asked.of:
+                vectors = student.vectors[what, mine], teacher.vectors[what, theirs]
+                parts.append(_Part(LOSSES["relation"](*vectors, real, asked.heads), real.sum()))
+        return parts
 
     def _real(self, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
         """Which tokens of a layer are no padding: of the text that is read, or of the one to write."""
         if anatomy.is_written(self.facts, layer):
             return batch["labels"] != NO_TARGET
         return batch["attention_mask"]
+
+
+def _weighed(parts: Mapping[str, list[_Part]]) -> dict[str, list[Tensor]]:
+    """The means of each term, times what this process's places weigh beside those of the others."""
+    if processes.number() == 1:
+        return {name: [part.mean for part in found] for name, found in parts.items()}
+    counts = [torch.as_tensor(part.places, dtype=torch.float32) for found in parts.values() for part in found]
+    device = next(iter(parts.values()))[0].mean.device
+    weights = iter(processes.shares(torch.stack([count.to(device) for count in counts])))
+    return {name: [part.mean * next(weights) for part in found] for name, found in parts.items()}

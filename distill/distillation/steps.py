@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from distill import processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.disk import machine_errors
@@ -21,8 +22,9 @@ from distill.distillation.writing import taught
 from distill.engines import Engine, Torch, answer_all
 from distill.errors import CheckpointError
 from distill.recipe import settings
+from distill.saved_signals import Keep
 from distill.tasks import Task
-from distill.teacher import Keep, answering
+from distill.teacher import answering
 from distill.training import Watch, choose_dtype, fit
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def distill(
     """A student trained to imitate its teacher on the training split, at its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
-    `watch` follows the training and holds its log in the end; `keep` keeps the teacher's logits for the next one.
+    `watch` follows the training and holds its log in the end; `keep` keeps what the teacher says for the next one.
     Raises CheckpointError where the two don't fit, TrainingError.
     """
     student = student.copy()
@@ -109,19 +111,25 @@ def _eager(checkpoints: Sequence[Checkpoint]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(watch: Watch | None) -> Iterator[Path]:
-    """A folder for the teacher's signals: in the training's own, where a killed run leaves nothing behind for long."""
-    if watch is None or watch.folder is None:
-        with tempfile.TemporaryDirectory(prefix="distill-signals-") as scratch:
-            yield Path(scratch)
-        return
-    scratch = watch.folder / "signals"
-    shutil.rmtree(scratch, ignore_errors=True)
-    with machine_errors(f"writing {scratch}"):
-        scratch.mkdir(parents=True)
+    """A folder for the teacher's signals, the same for all processes: in the training's own, where a killed run leaves
+    nothing behind for long.
+    """
+
+    def begin() -> Path:
+        if watch is None or watch.folder is None:
+            return Path(tempfile.mkdtemp(prefix="distill-signals-"))
+        folder = watch.folder / "signals"
+        shutil.rmtree(folder, ignore_errors=True)
+        with machine_errors(f"writing {folder}"):
+            folder.mkdir(parents=True)
+        return folder
+
+    scratch = processes.once(begin)
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if processes.is_first():
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _train(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import torch
 
+from distill import processes
 from distill.checkpoint import Checkpoint
 from distill.data import Rows, Splits
+from distill.disk import write_text
 from distill.engines import Torch, answer_all
 from distill.errors import DataError
+from distill.saved_signals import Keep, fingerprint
 from distill.tasks import Task
-from distill.teacher import Keep, fingerprint
 
 log = logging.getLogger(__name__)
+_TEXTS = "texts.json"
 
 
 def cut_off(share: float, task: Task) -> str:
@@ -38,14 +42,24 @@ def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | N
         raise DataError(f"distill.targets: {task.name} writes no texts that a student could learn from")
     encoded = teacher.encode(data, "train")
 
-    def write() -> np.ndarray:
+    def write(folder: Path) -> None:
         texts = answer_all(Torch(teacher.model, dtype), encoded, task, title="the teacher writes")
         if cut := task.unended(texts):
             log.warning("the teacher's texts: %s", cut_off(cut, task))
-        return np.frombuffer(json.dumps(task.predictions(texts).tolist()).encode(), dtype=np.uint8)
+        write_text(folder / _TEXTS, json.dumps(task.predictions(texts).tolist()))
+
+    def kept() -> list[str]:
+        with tempfile.TemporaryDirectory(prefix="distill-texts-") as scratch:
+            folder = Path(scratch) / "texts"
+            if keep is None:
+                folder.mkdir()
+                write(folder)
+            else:
+                keep(facts, write, folder)
+            return json.loads((folder / _TEXTS).read_text(encoding="utf-8"))
 
     facts = {"texts": fingerprint(encoded), "dtype": str(dtype), "written": task.words.model_dump(mode="json")}
-    texts = json.loads((keep(facts, write) if keep else write()).tobytes())
+    texts = processes.once(kept)
     same = sum(mine == theirs for mine, theirs in zip(texts, data.train.labels, strict=True))
     log.info("the teacher's texts stand for the data's: %s", f"{same} of {len(texts)} are the same")
     return replace(data, train=Rows(data.train.texts, texts), _encoded={})

@@ -1,6 +1,7 @@
 """The whole, in order: a recipe's teacher, student and steps, measured side by side, told in a folder."""
 
+from distill.pipeline.helping import serve_unless_first
 from distill.pipeline.running import run, sliver
 from distill.pipeline.state import choose_folder
 
-__all__ = ["choose_folder", "run", "sliver"]
+__all__ = ["choose_folder", "run", "serve_unless_first", "sliver"]

@@ -7,26 +7,23 @@ Bump a version here when a step's code changes what it makes.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from accelerate import PartialState
-
 from distill import checkpoint as checkpoints
-from distill import distillation, pruning, quantization, student, surgery
+from distill import processes, pruning, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.evaluation import Quality, Subject, score
 from distill.export import as_graph
+from distill.pipeline import helping
 from distill.preflight import Plan
 from distill.recipe import settings
 from distill.report import machine, versions
+from distill.saved_signals import Keep
 from distill.store import Piece, Store
-from distill.teacher import Keep
 from distill.training import Watch, choose_dtype
 
 _VERSIONS = {
@@ -41,7 +38,6 @@ _VERSIONS = {
     "signals": 1,
 }
 log = logging.getLogger(__name__)
-_LOGITS = "logits.npy"
 Tell = Callable[[str, Mapping[str, float]], None]
 
 
@@ -70,40 +66,34 @@ class Bench:
             teacher=teacher_bytes,
             settings=said(words),
             dtype=str(choose_dtype(words.dtype)),
-            processes=PartialState().num_processes,
+            processes=processes.number(),
         )
 
         def make(files: Path, workshop: Path) -> dict[str, Any]:
             watch = Watch(name, workshop, lambda told: self.tell(name, told))
             before = len(self.meter.records)
-            with self.meter.measure(name):
-                if isinstance(words, settings.Distill):
-                    keep = self._kept(teacher_bytes)
-                    made = distillation.distill(
-                        start, words, data=self.plan.data, teacher=teacher, watch=watch, keep=keep
-                    )
-                else:
-                    made = distillation.finetune(start, words, data=self.plan.data, watch=watch)
+            given = {"data": self.plan.data, "teacher": teacher, "watch": watch}
+            with self.meter.measure(name), helping.all_hands(start, words, **given):
+                keep = self._kept(teacher_bytes) if teacher else None
+                made = helping.train(start, words, **given, keep=keep)
             made.save(files)
             return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
 
         return self.store.piece(kind, facts, make, link)
 
     def _kept(self, teacher_bytes: str) -> Keep:
-        """Keeps a teacher's logits in the store: they hang on its bytes and on the texts, not on who learns."""
+        """Keeps what a teacher says in the store: it hangs on its bytes and on the texts, not on who learns."""
 
-        def keep(facts: Mapping[str, Any], answers: Callable[[], np.ndarray]) -> np.ndarray:
+        def keep(facts: Mapping[str, Any], write: Callable[[Path], None], link: Path) -> None:
             def make(files: Path, _: Path) -> dict[str, Any]:
                 files.mkdir()
-                np.save(files / _LOGITS, answers())
+                write(files)
                 return _where()
 
             whole = {"version": _VERSIONS["signals"], "teacher": teacher_bytes, **facts}
-            with tempfile.TemporaryDirectory(prefix="distill-logits-") as scratch:
-                piece = self.store.piece("signals", whole, make, Path(scratch) / "signals")
-                if piece.reused:
-                    log.info("the teacher's logits: in the store already (%.0f s when they were made)", piece.seconds)
-                return np.load(Path(scratch) / "signals" / _LOGITS)
+            piece = self.store.piece("signals", whole, make, link)
+            if piece.reused:
+                log.info("the teacher's signals: in the store already (%.0f s when they were made)", piece.seconds)
 
         return keep
 

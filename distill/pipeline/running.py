@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from accelerate import PartialState
 
 from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.errors import RecipeError
 from distill.evaluation import Quality, Subject, add_teacher_graph, make_ledger, subjects_in
 from distill.pipeline.describing import (
     describe_data,
@@ -27,6 +24,7 @@ from distill.pipeline.describing import (
     describe_teacher,
     save_predictions,
 )
+from distill.pipeline.helping import serve_unless_first
 from distill.pipeline.pieces import Bench, fresh_student
 from distill.pipeline.state import Stage, State, claim, read_state, require_own
 from distill.pipeline.telling import Telling
@@ -95,10 +93,11 @@ def run(
     """Carries a recipe out and leaves checkpoints, recipe.yaml and the report in `folder`.
 
     Finished steps are taken from the store; a folder in which the same recipe was cut off is gone on with. `beside` is
-    where the recipe's relative paths start; `smoke` does everything on a sliver of the data, to see that it works.
-    Raises DistillError before anything expensive when something is wrong.
+    where the recipe's relative paths start; `smoke` does everything on a sliver of the data, to see that it works. Of
+    several processes that accelerate or torchrun started only the first one returns: the others help it train, and exit
+    when it does. Raises DistillError before anything expensive when something is wrong.
     """
-    _require_one_process()
+    serve_unless_first()
     recipe = sliver(recipe) if smoke else recipe
     written = to_yaml(recipe)
     require_own(folder, written)
@@ -121,12 +120,6 @@ def run(
         going.state.end("done")
         going.telling.end(report, 1 if report.missed else 0)
     return report
-
-
-def _require_one_process() -> None:
-    """One store and one folder; and of several processes transformers lets the first alone write its weights."""
-    if max(PartialState().num_processes, int(os.environ.get("WORLD_SIZE") or 1)) > 1:
-        raise RecipeError("a run takes one process; start `distill run` without torchrun or accelerate launch")
 
 
 def sliver(recipe: settings.Recipe) -> settings.Recipe:

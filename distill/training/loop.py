@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
+from distill import processes
 from distill.data import Encoded, TokenBatches, collate
 from distill.disk import machine_errors
 from distill.errors import TrainingError
@@ -36,6 +37,7 @@ _RECORDS = 100  # how many points of the loss curves are kept
 _NEGLIGIBLE = 0.01
 _PLAIN_ATTENTION = 256  # tokens
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+_STEPS_ASKED = 50  # between two times that several processes ask their leader whether one is due
 
 
 class Objective(nn.Module):
@@ -77,13 +79,14 @@ def fit(
     """Trains an objective in place and leaves it at its best epoch by `validate`'s score (`lower`: less is better).
 
     `answer` gives the teacher's signals for a batch. Where the watch has a folder, a training that was cut off goes on
-    from its last complete checkpoint. Raises TrainingError when a term is no longer a number.
+    from its last complete checkpoint. Of several processes each calls this; all end with the same weights. Raises
+    TrainingError when a term is no longer a number.
     """
     watch, dtype = watch or Watch(), choose_dtype(words.dtype)
     with contextlib.ExitStack() as stack:
-        folder = watch.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distill-training-")))
+        folder = watch.folder or stack.enter_context(_scratch())
         stack.enter_context(machine_errors(f"{watch.title}: saving"))
-        found = latest(folder)
+        found = processes.once(lambda: latest(folder))
         start, record = found or (None, TrainingLog(watch.title, str(dtype).removeprefix("torch."), lower=lower))
         if start is not None:
             record.sittings += 1
@@ -113,6 +116,17 @@ def fit(
         watch.title, best["epoch"], record.epochs[-1]["epoch"], best["score"], record.samples_per_second, record.dtype,
     )  # fmt: skip
     return record
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for as long as the training lasts, the same for all processes."""
+    folder = processes.once(lambda: Path(tempfile.mkdtemp(prefix="distill-training-")))
+    try:
+        yield folder
+    finally:
+        if processes.is_first():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -162,7 +176,7 @@ def _arguments(
         max_grad_norm=words.clip,
         optim="adamw_torch_fused",
         bf16=dtype == torch.bfloat16,
-        use_cpu=PartialState().device.type == "cpu",
+        use_cpu=processes.device().type == "cpu",
         seed=seed,
         logging_strategy="no",
         eval_strategy="epoch",
@@ -210,13 +224,18 @@ class _Trainer(transformers.Trainer):
             self.train_rows.work, self.words.batch_size, self.words.batch_tokens, seed=self.args.seed
         )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._collate)
-        self.batches, loader = batches, self.accelerator.prepare(loader)
+        # Every process draws every batch and takes its share in `_collate`: accelerate would deal out whole batches.
+        loader = prepare_data_loader(
+            loader, device=self.accelerator.device, put_on_device=True, num_processes=1, process_index=0
+        )
+        self.batches = batches
         self.epoch_steps = -(-len(loader) // self.words.accumulate)
         return loader
 
     def _collate(self, rows: list[int]) -> dict[str, Tensor]:
         turn = (self.args.seed, 1 + self.batches.epoch)  # the turn of what is scored is 0
-        return {name: torch.as_tensor(array) for name, array in collate(self.train_rows, rows, turn).items()}
+        batch = collate(self.train_rows, processes.share_of(rows), turn)
+        return {name: torch.as_tensor(array) for name, array in batch.items()} | {"whole": torch.tensor(len(rows))}
 
     def compute_loss(
         self,
@@ -226,6 +245,7 @@ class _Trainer(transformers.Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         loss, terms = model(inputs, self.answer(inputs) if self.answer else None)
+        self.record.samples += int(inputs["whole"])
         self._tell(terms, inputs["rows"])
         return loss
 
@@ -242,12 +262,12 @@ class _Trainer(transformers.Trainer):
                 )
             self.sums[name] += weights[name] * value
         self.summed += 1
-        self.record.samples += len(rows)
         due = step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps
         if due and self.accelerator.sync_gradients:  # at the last of the batches that make a step
             self._record(step, weights)
 
     def _record(self, step: int, weights: dict[str, float]) -> None:
+        self.sums = dict(zip(self.sums, processes.mean([*self.sums.values()]), strict=True))
         total = sum(self.sums.values()) or 1.0
         shares = {name: value / total for name, value in self.sums.items()}
         terms = {
@@ -268,12 +288,12 @@ class _Trainer(transformers.Trainer):
         flat = {f"{name}/{word}": value for name, term in terms.items() for word, value in term.items()}
         pace = {"samples_per_second": self.record.samples / self.clock.seconds, "steps": self.state.max_steps}
         self.watch.tell({**told, **flat, **pace})
-        self.sums.clear()
+        self.sums = defaultdict(float)
         self.summed = 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         self.model.eval()  # no dropout in what is scored; the next step turns it on again
-        metrics = {"eval_score": self.validate()}
+        metrics = {"eval_score": processes.once(self.validate)}
         scored = {"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]}
         self.record.epochs.append(scored)
         self.watch.tell({"step": self.state.global_step, "epoch": scored["epoch"], "validation_score": scored["score"]})
@@ -288,9 +308,12 @@ class _Trainer(transformers.Trainer):
 
         Not at its last step: who goes on from there takes the epoch for validated.
         """
-        within = self.state.global_step % self.epoch_steps and self.state.global_step < self.state.max_steps
-        if self.watch.folder is not None and within and time.monotonic() - self.saved >= SAVE_EVERY:
-            self.control.should_save = True
+        step = self.state.global_step
+        within = step % self.epoch_steps and step < self.state.max_steps
+        asked = processes.number() == 1 or step % _STEPS_ASKED == 0
+        if self.watch.folder is not None and within and asked:
+            due = processes.once(lambda: time.monotonic() - self.saved >= SAVE_EVERY)
+            self.control.should_save = self.control.should_save or due
         super()._maybe_log_save_evaluate(*given, **words)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -299,11 +322,14 @@ class _Trainer(transformers.Trainer):
         try:
             super()._save_checkpoint(model, trial)
             self.record.seconds = self.clock.seconds
-            seal(folder, self.record)
+            self.accelerator.wait_for_everyone()  # each process has a file of its own in it
+            if processes.is_first():
+                seal(folder, self.record)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # on a full disk its part would only be in the way
             raise
-        rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
+        if processes.is_first():
+            rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
         self.saved = time.monotonic()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -335,7 +361,8 @@ class _Progress(transformers.TrainerCallback):
         self.title, self.bar, self.score = title, None, None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step")
+        hidden = True if not processes.is_first() else None
+        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step", disable=hidden)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)

@@ -1,0 +1,110 @@
+"""Runs under accelerate or torchrun: the leader carries a recipe out, the other processes help it train.
+
+Store, run folder and W&B are written by the leader alone. Store and run folder lie where all processes see them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import distributed as dist
+
+from distill import checkpoint as checkpoints
+from distill import distillation, processes
+from distill.checkpoint import Checkpoint
+from distill.data import Splits
+from distill.errors import DistillError, TrainingError
+from distill.recipe import settings
+from distill.saved_signals import Keep
+from distill.training import Watch
+
+_out_of_step = False  # after a training that failed the others wait for its next step, and for nothing else
+
+
+@dataclass
+class _Order:
+    """A training to take part in."""
+
+    words: settings.Training
+    data: Splits
+    start: Path
+    teacher: Path | None
+    title: str
+    workshop: Path
+
+
+def train(
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Checkpoint | None, watch: Watch,
+    keep: Keep | None,
+) -> Checkpoint:  # fmt: skip
+    """The one way in which all processes train: `finetune`, or `distill` where there is a teacher."""
+    if isinstance(words, settings.Distill):
+        return distillation.distill(start, words, data=data, teacher=teacher, watch=watch, keep=keep)
+    return distillation.finetune(start, words, data=data, watch=watch)
+
+
+@contextlib.contextmanager
+def all_hands(
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Checkpoint | None, watch: Watch
+) -> Iterator[None]:
+    """Has the other processes, where there are any, take part in the training that the block carries out."""
+    global _out_of_step
+    if processes.number() == 1:
+        yield
+        return
+    handed = watch.folder / "handed"
+    shutil.rmtree(handed, ignore_errors=True)
+    folder = teacher.save(handed / "teacher") if teacher is not None else None
+    order = _Order(words, data, start.save(handed / "start"), folder, watch.title, watch.folder)
+    processes.once(lambda: order)
+    try:
+        yield
+    except BaseException:
+        _out_of_step = True
+        raise
+    finally:
+        shutil.rmtree(handed, ignore_errors=True)
+
+
+def serve_unless_first() -> None:
+    """Returns in the leader at once. Another process takes part in its trainings until it ends, and exits then."""
+    if processes.is_first():
+        if processes.number() > 1:
+            _dismiss_at_exit()
+        return
+    logging.getLogger("distill").setLevel(logging.ERROR)  # the leader tells the same
+    with contextlib.suppress(RuntimeError):  # the leader is gone, and has said why
+        while (order := processes.once(lambda: None)) is not None:
+            _take_part(order)
+        dist.destroy_process_group()
+    raise SystemExit(0)
+
+
+def _take_part(order: _Order) -> None:
+    start = checkpoints.load(order.start)
+    teacher = checkpoints.load(order.teacher) if order.teacher is not None else None
+    watch = Watch(order.title, order.workshop)
+    try:
+        train(start, order.words, data=order.data, teacher=teacher, watch=watch, keep=None)
+    except TrainingError:
+        raise
+    except DistillError as error:  # the leader has met the same, and tells it
+        raise SystemExit(error.exit_code) from None
+
+
+@functools.cache
+def _dismiss_at_exit() -> None:
+    atexit.register(_dismiss)
+
+
+def _dismiss() -> None:
+    if not _out_of_step:
+        processes.once(lambda: None)
+        dist.destroy_process_group()

@@ -1,0 +1,219 @@
+"""A teacher's signals for a whole split, computed once: files on disk, mapped into memory, looked up by row.
+
+Logits of rows are (rows, labels) in float32; logits of tokens, hidden states, queries, keys and values have a line for
+each real token, all rows end to end, the logits in float32 and all else in bfloat16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from distill import anatomy
+from distill.data import Encoded, Ragged, TokenBatches, collate
+from distill.disk import machine_errors
+from distill.signals import Signals, Wanted, tensors
+from distill.tasks import NO_TARGET
+
+_PASS_TOKENS = 8192
+_HIDDEN = "hidden_states"
+_LOGITS = "logits.npy"
+_BFLOAT16 = np.dtype(np.int16)  # its bits; NumPy has no such type
+# Who keeps what a teacher says: takes what it depends on, what writes it into a folder that isn't there yet, and where
+# it is wanted. What was kept before is not made again.
+Keep = Callable[[Mapping[str, Any], Callable[[Path], None], Path], None]
+
+
+class Source(Protocol):
+    """A live teacher."""
+
+    model: Any
+    wanted: Wanted
+    dtype: torch.dtype
+
+    def signals(self, batch: dict[str, Tensor]) -> Signals:
+        """The teacher's signals for a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One file of signals: its name, what its numbers are, and its shape."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Its size on disk."""
+        return self.dtype.itemsize * int(np.prod(self.shape))
+
+    def create(self, folder: Path) -> np.ndarray:
+        """The file, mapped to be written. Raises MachineError where the disk has no room for it: to find that out while
+        writing would end the process.
+        """
+        path = folder / self.name
+        with machine_errors(f"writing {path}"):
+            found = np.lib.format.open_memmap(path, "w+", dtype=self.dtype, shape=self.shape)
+            if hasattr(os, "posix_fallocate") and self.bytes:
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return found
+
+
+class Layout:
+    """Which signals of a split there are, and where each row's are."""
+
+    def __init__(self, source: Source, encoded: Encoded) -> None:
+        self.config = source.model.config.to_dict()
+        self.tokens = encoded.tokens
+        self.written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
+        sample = source.signals(tensors(collate(encoded, [int(encoded.lengths.argmin())]), source.model.device))
+        self.by_token = sample.logits.ndim == 3
+        wide = sample.logits.shape[1:]
+        shape = (_total(self.written), *wide[1:]) if self.by_token else (len(encoded), *wide)
+        self.logits = Sheet(_LOGITS, np.dtype(np.float32), shape)
+        self.states = {
+            (kind, layer): Sheet(f"{kind}-{layer}.npy", _BFLOAT16, (_total(self._text(layer)), found.shape[-1]))
+            for (kind, layer), found in by_token(sample).items()
+        }
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """Every file."""
+        return [self.logits, *self.states.values()]
+
+    @property
+    def bytes(self) -> int:
+        """What has a vector a token would take on disk, logits of rows left out: they are small."""
+        return sum(sheet.bytes for sheet in self.sheets if self.by_token or sheet is not self.logits)
+
+    @property
+    def bytes_a_token(self) -> float:
+        """What they would take for each token of the split."""
+        return self.bytes / max(1, _total(self.tokens))
+
+    @property
+    def told(self) -> str:
+        """What has a vector a token, in words."""
+        kinds = {kind for kind, _ in self.states}
+        names = ["logits"] if self.by_token else []
+        names += ["hidden states"] if _HIDDEN in kinds else []
+        return " and ".join(names + (["queries, keys and values"] if kinds - {_HIDDEN} else []))
+
+    def _text(self, layer: int) -> Ragged:
+        """The tokens that a layer has a vector for: of the text that is read, or of the one to write."""
+        return self.written if anatomy.is_written(self.config, layer) else self.tokens
+
+    def write(self, source: Source, encoded: Encoded, folder: Path) -> None:
+        """One pass of the teacher over the split, into files in a folder."""
+        logits = self.logits.create(folder)
+        states = {key: sheet.create(folder) for key, sheet in self.states.items()}
+        batches = TokenBatches(encoded.work, batch_size=256, batch_tokens=_PASS_TOKENS)
+        with tqdm(total=len(encoded), desc="teacher's signals", unit="text") as bar:
+            for rows in batches:
+                batch = tensors(collate(encoded, rows), source.model.device)
+                found = source.signals(batch)
+                kept = found.logits.float()
+                if self.by_token:
+                    logits[self.written.places(rows)] = kept[_written(batch)].numpy(force=True)
+                else:
+                    logits[rows] = kept.numpy(force=True)
+                for (kind, layer), vectors in by_token(found).items():
+                    real, places = self.real(layer, batch), self._text(layer).places(rows)
+                    states[kind, layer][places] = vectors[real].bfloat16().view(torch.int16).numpy(force=True)
+                bar.update(len(rows))
+        for array in (logits, *states.values()):
+            array.flush()
+
+    def read(self, folder: Path) -> Saved:
+        """The signals in a folder, mapped."""
+        files = {sheet.name: np.load(folder / sheet.name, mmap_mode="r") for sheet in self.sheets}
+        return Saved(self, files)
+
+    def real(self, layer: int, batch: dict[str, Tensor]) -> Tensor:
+        """Where a batch has real tokens of what a layer works on, (batch, tokens)."""
+        return _written(batch) if anatomy.is_written(self.config, layer) else batch["attention_mask"].bool()
+
+    def rows(self, batch: dict[str, Tensor], sheet: Sheet, layer: int | None) -> np.ndarray | list[int]:
+        """The lines of a file that are a batch's."""
+        rows = batch["rows"].tolist()
+        if sheet is self.logits:
+            return self.written.places(rows) if self.by_token else rows
+        return self._text(layer).places(rows)
+
+
+class Saved:
+    """Signals that were written down, looked up by row."""
+
+    def __init__(self, layout: Layout, files: Mapping[str, np.ndarray]) -> None:
+        self.layout, self.files = layout, files
+
+    def signals(self, batch: dict[str, Tensor]) -> Signals:
+        """The saved signals of a batch's rows; padding is zero."""
+        layout, device = self.layout, batch["input_ids"].device
+        lines = layout.rows(batch, layout.logits, None)
+        logits = torch.from_numpy(np.array(self.files[_LOGITS][lines])).to(device)
+        found = Signals(_laid_out(logits, _written(batch)) if layout.by_token else logits)
+        for (kind, layer), sheet in layout.states.items():
+            lines = layout.rows(batch, sheet, layer)
+            kept = torch.from_numpy(np.array(self.files[sheet.name][lines])).view(torch.bfloat16)
+            laid = _laid_out(kept.to(device), layout.real(layer, batch))
+            if kind == _HIDDEN:
+                found.hidden_states[layer] = laid
+            else:
+                found.vectors[kind, layer] = laid
+        return found
+
+
+def by_token(signals: Signals) -> dict[tuple[str, int], Tensor]:
+    """What has a vector a token beside the logits, by what it is and layer."""
+    return {(_HIDDEN, layer): states for layer, states in signals.hidden_states.items()} | signals.vectors
+
+
+def facts_of(source: Source, encoded: Encoded) -> dict[str, Any]:
+    """What a teacher's signals for a split hang on, beside its bytes."""
+    wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked}
+    return {"texts": fingerprint(encoded), "dtype": str(source.dtype), **json.loads(json.dumps(wanted))}
+
+
+def fingerprint(encoded: Encoded) -> str:
+    """SHA-256 of every token of a split that is read, of what it was cut into, and of the text that is to be written
+    behind it.
+    """
+    found = hashlib.sha256()
+    read = [encoded.ids, encoded.offsets, encoded.types]
+    if encoded.windows is not None:
+        read += [encoded.windows.values]
+    if encoded.decoder_start is not None:
+        read += [encoded.targets.values, encoded.targets.offsets, np.array(encoded.decoder_start)]
+    for array in read:
+        found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _total(text: Ragged) -> int:
+    return int(text.offsets[-1])
+
+
+def _written(batch: dict[str, Tensor]) -> Tensor:
+    """Where a batch has logits of real tokens, (batch, tokens): those of the text that is read, or written."""
+    return batch["labels"] != NO_TARGET if "decoder_input_ids" in batch else batch["attention_mask"].bool()
+
+
+def _laid_out(values: Tensor, real: Tensor) -> Tensor:
+    """Rows of real tokens back in their places of (batch, tokens)."""
+    found = torch.zeros((*real.shape, values.shape[-1]), dtype=values.dtype, device=values.device)
+    found[real] = values
+    return found
