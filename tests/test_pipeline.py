@@ -11,8 +11,7 @@ from click.testing import CliRunner, Result
 from conftest import LABELS, save_tiny
 from transformers import AutoModelForSequenceClassification
 
-from distill import Distill, checkpoint, cut, distill, preflight
-from distill import teacher as teachers
+from distill import Distill, checkpoint, cut, distill, preflight, saved_signals
 from distill.cli import main
 from distill.errors import CheckpointError
 from distill.recipe import load
@@ -194,27 +193,41 @@ def test_what_cannot_work_is_told_with_2_before_anything_is_trained(recipe_file,
     assert not (tmp_path / "run" / "teacher").exists()
 
 
-def test_the_teachers_logits_are_worked_out_once_for_all_that_learn_from_them(
-    recipe_file, tmp_path, headed, without_memory, monkeypatch
+@pytest.mark.parametrize(
+    "imitate", [{"logits": 1.0}, {"logits": 1.0, "hidden_states": {"weight": 1.0, "layers": [2, 4]}}]
+)
+def test_a_teachers_signals_are_worked_out_once_for_all_that_learn_from_them(
+    imitate, recipe_file, tmp_path, headed, without_memory, monkeypatch
 ):
     passes = []
-    fill = teachers.Saved._fill
+    write = saved_signals.Layout.write
 
-    def counted(saved: teachers.Saved, *given: object) -> object:
-        passes.append(saved)
-        return fill(saved, *given)
+    def counted(layout: saved_signals.Layout, *given: object) -> None:
+        passes.append(layout)
+        write(layout, *given)
 
-    monkeypatch.setattr(teachers.Saved, "_fill", counted)
-    teacher = {"checkpoint": str(headed)}
-    twice = recipe_file(teacher=teacher, steps=[LEARN, {"distill": {"imitate": {"logits": 1.0}, "epochs": 2}}])
+    monkeypatch.setattr(saved_signals.Layout, "write", counted)
+    learn = [{"distill": {"imitate": imitate, "epochs": epochs}} for epochs in (2, 3)]
+    twice = recipe_file(teacher={"checkpoint": str(headed)}, steps=learn)
     assert run(twice, tmp_path / "run").exit_code == 0
     assert run(twice, tmp_path / "other", "seed=5").exit_code == 0
     assert len(passes) == 2  # the seed draws other splits; the two steps of a run share one pass
-    (kept,) = {len(piece.files) for piece in Store().pieces() if piece.kind == "signals"}
-    assert kept == 1
-    direct = Distill(imitate={"logits": 1.0}, epochs=1)
+    kept = [piece for piece in Store().pieces() if piece.kind == "signals"]
+    assert {len(piece.files) for piece in kept} == {1 if len(imitate) == 1 else 3}
+    direct = Distill(imitate=imitate, epochs=2)
     data = preflight.prepare(load(twice)).require().data
     small, whole = cut(checkpoint.load(headed), layers=2), checkpoint.load(headed)
     expected = distill(small, direct, data=data, teacher=whole).model.state_dict()
     found = checkpoint.load(tmp_path / "run" / "1-distill").model.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+    for piece in kept:  # a flipped bit is found, and the file made again
+        path = piece.folder / sorted(piece.files)[0]
+        path.chmod(0o644)
+        sound = path.read_bytes()
+        path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    before = len(passes)
+    learn[0]["distill"]["learning_rate"] = 1e-4
+    again = run(recipe_file(teacher={"checkpoint": str(headed)}, steps=learn), tmp_path / "again")
+    assert again.exit_code == 0 and "is damaged" in again.output
+    assert len(passes) == before + 1
