@@ -21,6 +21,7 @@ from shares import where
 from torch.autograd.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
+from distill import saved_signals
 from distill.training import choose_dtype, loop
 
 _WARM = 0.2  # share of the steps that come before those that count
@@ -126,11 +127,9 @@ def _ranges() -> Iterator[None]:
 
         return around
 
-    from distill import teacher
-
     with (
         mock.patch.object(loop._Trainer, "_tell", named("telling", loop._Trainer._tell)),
-        mock.patch.object(teacher.Saved, "signals", named("signals", teacher.Saved.signals)),
+        mock.patch.object(saved_signals.Saved, "signals", named("signals", saved_signals.Saved.signals)),
     ):
         yield
 
