@@ -83,6 +83,26 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed
     return Checkpoint(model.to(processes.device()).eval(), teacher.tokenizer)
 
 
+def from_random(pupil: Checkpoint, *, seed: int) -> Checkpoint:
+    """A student of the same shape whose weights, head and embeddings included, are as transformers starts them."""
+    import copy
+
+    import torch
+    from accelerate import PartialState
+
+    from distill import surgery
+
+    facts = pupil.model.config.to_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = type(pupil.model)(copy.deepcopy(pupil.model.config))
+    if str(facts["model_type"]) in anatomy.FAMILIES and not anatomy.refuse(facts, "neurons"):
+        model = surgery.reshape(model, surgery.shape_of(pupil.model))  # what no config says
+    if model.can_generate():
+        model.generation_config = copy.deepcopy(pupil.model.generation_config)
+    return Checkpoint(model.to(PartialState().device).eval(), pupil.tokenizer)
+
+
 def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task) -> Any:
     """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
     import transformers

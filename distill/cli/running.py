@@ -53,6 +53,8 @@ def run(
                 if output is not None:
                     raise
     print_ledger(report.ledger, path.stem)
+    for line in (report.controls or {}).get("in_words", ()):
+        click.echo(line)
     for expectation in report.expectations:
         click.secho(f"expected {expectation}", fg="green" if expectation.met else "red")
     if smoke:
@@ -76,6 +78,7 @@ def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...])
     path, settings = read(recipe, (*overrides, *assignments))
     with talking():
         from distill.preflight import prepare
+        from distill.recipe.arms import arms_of
 
         plan = prepare(settings, path.parent, fetch=False)
     _print_plan(plan)
@@ -83,6 +86,8 @@ def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...])
         sys.exit(2)
     for place, step in enumerate(settings.steps, start=1):
         click.echo(f"step {place}-{step.kind}: {_told(step)}")
+    for arm in arms_of(settings):
+        click.echo(f"arm {arm.name}: {', '.join(['student', *(title for title, _ in arm.steps(settings))])}")
     what = "nothing wrong" if not (plan.missing or plan.unchecked) else "nothing wrong in what could be checked"
     click.echo(f"{path.stem}: {what}")
 

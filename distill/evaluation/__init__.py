@@ -1,10 +1,12 @@
 """Measuring: quality with its uncertainty, latency side by side, memory in a process of its own."""
 
+from distill.evaluation.gains import Gain, measure_gain
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.quality import Quality
 from distill.evaluation.session import Subject, add_teacher_graph, evaluate, make_ledger, score, subjects_in
 
 __all__ = [
+    "Gain",
     "Ledger",
     "Quality",
     "Row",
@@ -12,6 +14,7 @@ __all__ = [
     "add_teacher_graph",
     "evaluate",
     "make_ledger",
+    "measure_gain",
     "score",
     "subjects_in",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from distill.store import Piece
 
 
 def save_predictions(
-    folder: Path, subjects: Sequence[Subject], qualities: Sequence[Quality], labels: np.ndarray
-) -> None:
-    """Writes predictions.npz: the test split's labels, and each ledger row's predictions as NAME.FORMAT."""
-    told = {f"{s.name}.{s.format}": q.predictions for s, q in zip(subjects, qualities, strict=True)}
+    folder: Path, subjects: Sequence[Subject], qualities: Sequence[Quality], labels: np.ndarray,
+    aside: Mapping[str, np.ndarray],
+) -> None:  # fmt: skip
+    """Writes predictions.npz: the test split's labels, each ledger row's predictions as NAME.FORMAT, those aside."""
+    told = dict(aside) | {f"{s.name}.{s.format}": q.predictions for s, q in zip(subjects, qualities, strict=True)}
     unfinished = folder / ".predictions.npz"
     with disk.machine_errors(f"writing {folder / 'predictions.npz'}"):
         try:

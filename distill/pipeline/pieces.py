@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,25 @@ class Bench:
         """What every piece of a kind depends on, and what this one depends on besides."""
         return {"version": _VERSIONS[kind], "data": self.plan.data.facts, "seed": self.plan.recipe.seed, **more}
 
+    def seeded(self, seed: int) -> Bench:
+        """The same for a student of a seed; splits and teacher stay what they are."""
+        if seed == self.plan.recipe.seed:
+            return self
+        recipe, data = self.plan.recipe.model_copy(update={"seed": seed}), replace(self.plan.data, seed=seed)
+        return replace(self, plan=replace(self.plan, recipe=recipe, data=data))
+
+    def carried_out(
+        self, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str], link: Path
+    ) -> Piece:
+        """What a step makes of a student; both come with a hash of their bytes."""
+        if step.quantize is not None:
+            return self.quantized(step.quantize, *pupil, link=link)
+        if step.prune is not None:
+            return self.pruned(step.prune, *pupil, link=link)
+        guide = {"teacher": teacher[0], "teacher_bytes": teacher[1]} if step.distill else {}
+        start = {"start": pupil[0], "start_bytes": {"bytes": pupil[1]}}
+        return self.trained(name, step.settings, link=link, **start, **guide)
+
     def trained(
         self, name: str, words: settings.Finetune | settings.Distill, start: Checkpoint, *, link: Path,
         start_bytes: Mapping[str, Any], teacher: Checkpoint | None = None, teacher_bytes: str | None = None,
@@ -97,14 +116,30 @@ class Bench:
 
         return keep
 
-    def student(self, pupil: Callable[[], Checkpoint], teacher_bytes: str, own_bytes: str | None, link: Path) -> Piece:
-        """The student before it is trained."""
-        words = said(self.plan.recipe.student, but={"checkpoint", "revision"})
-        facts = self.facts("student", teacher=teacher_bytes, settings=words, checkpoint=own_bytes)
+    def student(
+        self, teacher: Checkpoint, teacher_bytes: str, link: Path, *, own: Checkpoint | None = None,
+        from_random: bool = False,
+    ) -> Piece:  # fmt: skip
+        """The student before it is trained: its own checkpoint (`own`, where it is loaded already), or cut out of the
+        teacher; of the same shape with random weights where those are asked for.
+        """
+        plan = self.plan
+        folder, seed = plan.student_folder, plan.recipe.seed
+        facts = self.facts(
+            "student",
+            teacher=teacher_bytes,
+            settings=said(plan.recipe.student, but={"checkpoint", "revision"}),
+            checkpoint=checkpoints.fingerprint(folder) if folder else None,
+            **({"weights": "random"} if from_random else {}),
+        )
 
         def make(files: Path, _: Path) -> dict[str, Any]:
-            made = pupil()
-            self.plan.data.task.settle(made.model)
+            words, task = plan.recipe.student, plan.data.task
+            made = own or student.make(words, teacher, task, seed=seed, folder=folder, data=plan.data)
+            made = student.from_random(made, seed=seed) if from_random else made
+            if words.layers is None and made is not own:
+                distillation.settle(made, plan.data)
+            task.settle(made.model)
             made.save(files)
             return _where()
 
@@ -165,9 +200,3 @@ def said(words: settings.Settings, but: set[str] | None = None) -> dict[str, Any
 
 def _where() -> dict[str, Any]:
     return {"machine": machine(), "versions": versions()}
-
-
-def fresh_student(plan: Plan, teacher: Checkpoint, own: Checkpoint | None) -> Callable[[], Checkpoint]:
-    """How the student is made, when it isn't in the store: its own checkpoint, or cut out of the teacher."""
-    task, seed = plan.data.task, plan.recipe.seed
-    return lambda: own or student.make(plan.recipe.student, teacher, task, seed=seed, data=plan.data)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.evaluation import Quality, Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.evaluation import Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.pipeline.controls import Outcome, carry_out_arms, chain_end, describe_arms, stages_of_arms
 from distill.pipeline.describing import (
     describe_data,
     describe_energy,
@@ -25,60 +23,17 @@ from distill.pipeline.describing import (
     save_predictions,
 )
 from distill.pipeline.helping import serve_unless_first
-from distill.pipeline.pieces import Bench, fresh_student
+from distill.pipeline.pieces import Bench
 from distill.pipeline.state import Stage, State, claim, read_state, require_own
 from distill.pipeline.telling import Telling
+from distill.pipeline.underway import Underway
 from distill.recipe import settings, to_yaml
+from distill.recipe.arms import seeds_of
 from distill.report import Report
-from distill.store import Piece, Store
+from distill.store import Store
 
-_SLIVER = 160  # rows of a smoke run
+_SLIVER, _SLIVER_SEEDS = 160, 2  # rows and seeds of a smoke run
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Run:
-    """A run under way: its folder, and what has been measured so far."""
-
-    plan: preflight.Plan
-    folder: Path
-    state: State
-    bench: Bench
-    telling: Telling
-    pieces: dict[str, Piece] = field(default_factory=dict)
-    subjects: list[Subject] = field(default_factory=list)
-    qualities: list[Quality] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Says what begins, and keeps how long it took."""
-        log.info("── %s", name)
-        self.state.mark(name, "at work")
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-        if self.state.stage(name).standing != "done":
-            self.state.mark(name, "done", seconds=round(self.seconds[name], 1))
-
-    def keep(self, name: str, piece: Piece) -> None:
-        """Notes a finished piece."""
-        self.pieces[name] = piece
-        if piece.reused:
-            log.info("%s: in the store already (%.0f s when it was made)", name, piece.seconds)
-        facts = {"piece": piece.name, "seconds": round(piece.seconds, 1), "reused": piece.reused}
-        self.state.mark(name, "done", finished=piece.finished, **facts)
-
-    def measure(self, subject: Subject, place: int | None = None) -> None:
-        """Scores a subject on the test split; its turn in the timing session comes at the end."""
-        quality = self.bench.quality(subject)
-        place = len(self.subjects) if place is None else place
-        self.subjects.insert(place, subject)
-        self.qualities.insert(place, quality)
-        log.info(
-            "%s (%s): %s %.4f on %d test examples",
-            subject.name, subject.format, quality.metric, quality.score, quality.n,
-        )  # fmt: skip
 
 
 def run(
@@ -137,7 +92,9 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
         for step in recipe.steps
     ]
     timing = recipe.timing.model_copy(update={"rounds": 3, "batch": recipe.timing.batch[:1]})
-    return recipe.model_copy(update={"data": data, "teacher": teacher, "steps": steps, "timing": timing})
+    seeds = recipe.seeds and seeds_of(recipe)[:_SLIVER_SEEDS]
+    told = {"data": data, "teacher": teacher, "steps": steps, "timing": timing, "seeds": seeds}
+    return recipe.model_copy(update=told)
 
 
 def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
@@ -148,7 +105,7 @@ def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
     teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head, seed=recipe.seed)
     if recipe.student.layers is not None:
         return teacher, None
-    pupil = student.make(recipe.student, teacher, task, seed=recipe.seed, folder=plan.student_folder)
+    pupil = student.make(recipe.student, teacher, task, seed=seeds_of(recipe)[0], folder=plan.student_folder)
     distillation.settle(pupil, plan.data)
     for step in recipe.steps:
         if step.distill is not None:
@@ -156,7 +113,7 @@ def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
     return teacher, pupil
 
 
-def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store) -> _Run:
+def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store) -> Underway:
     before = read_state(folder)
     state = State(folder, name, smoke, str(store.folder.absolute()), _stages(plan.recipe))
     if before is not None:
@@ -164,7 +121,9 @@ def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: St
         log.info("%s: goes on; %s", folder, "it was finished before" if before.standing == "done" else "it was cut off")
     state.write()
     telling = Telling.begin(plan, state)
-    return _Run(plan, folder, state, Bench(plan, store, Meter(plan.recipe.track, folder), telling.training), telling)
+    return Underway(
+        plan, folder, state, Bench(plan, store, Meter(plan.recipe.track, folder), telling.training), telling
+    )
 
 
 def _stages(recipe: settings.Recipe) -> list[Stage]:
@@ -172,21 +131,24 @@ def _stages(recipe: settings.Recipe) -> list[Stage]:
     stages = [Stage("teacher", "finetune")] if recipe.teacher.finetune else []
     stages.append(Stage("student", "student"))
     stages += [Stage(f"{place}-{step.kind}", step.kind) for place, step in enumerate(recipe.steps, start=1)]
+    stages += stages_of_arms(recipe)
     if recipe.steps[-1].kind == "quantize":
         stages.append(Stage("teacher-onnx", "graph"))
     stages.append(Stage("evaluation", "evaluation"))
     return stages + ([Stage("ship", "ship")] if recipe.ship else [])
 
 
-def _carry_out(going: _Run, teacher: Checkpoint, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
+def _carry_out(going: Underway, teacher: Checkpoint, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
     teacher, teacher_bytes = _ready_teacher(going, teacher)
     pupil, pupil_bytes = _ready_student(going, teacher, teacher_bytes, own)
     for place, step in enumerate(going.plan.recipe.steps, start=1):
         title = f"{place}-{step.kind}"
         pupil, pupil_bytes = _step(going, title, step, (pupil, pupil_bytes), (teacher, teacher_bytes))
+    end = chain_end(going)
     _add_padded(going)
+    arms = carry_out_arms(going, end, teacher, teacher_bytes)
     parity = _add_teacher_graph(going, teacher_bytes)
-    report = _measure(going, name, parity, judged=judged)
+    report = _measure(going, name, parity, arms, judged=judged)
     report.write(going.folder)
     if going.plan.recipe.ship is not None:
         if report.missed:
@@ -199,7 +161,7 @@ def _carry_out(going: _Run, teacher: Checkpoint, own: Checkpoint | None, name: s
     return report
 
 
-def _ready_teacher(going: _Run, teacher: Checkpoint) -> tuple[Checkpoint, str]:
+def _ready_teacher(going: Underway, teacher: Checkpoint) -> tuple[Checkpoint, str]:
     """The teacher as its student meets it (fine-tuned when the recipe says so) and a hash of its bytes; scored."""
     plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
     if words is None:
@@ -217,13 +179,12 @@ def _ready_teacher(going: _Run, teacher: Checkpoint) -> tuple[Checkpoint, str]:
 
 
 def _ready_student(
-    going: _Run, teacher: Checkpoint, teacher_bytes: str, own: Checkpoint | None
+    going: Underway, teacher: Checkpoint, teacher_bytes: str, own: Checkpoint | None
 ) -> tuple[Checkpoint, str]:
     plan, folder = going.plan, going.folder / "student"
-    own_bytes = checkpoints.fingerprint(plan.student_folder) if plan.student_folder else None
     with going.stage("student"):
-        made = fresh_student(plan, teacher, own)
-        going.keep("student", going.bench.student(made, teacher_bytes, own_bytes, folder))
+        going.keep("student", going.student_bench.student(teacher, teacher_bytes, folder, own=own))
+    own_bytes = checkpoints.fingerprint(plan.student_folder) if plan.student_folder else None
     pupil, found = checkpoints.load(folder), checkpoints.fingerprint(folder)
     parents = [own_bytes] if own_bytes else [teacher_bytes] if plan.recipe.student.layers is not None else []
     fresh = Subject("student", "transformers", folder, pupil.tokenizer, pupil)
@@ -236,20 +197,12 @@ def _ready_student(
 
 
 def _step(
-    going: _Run, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str]
+    going: Underway, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str]
 ) -> tuple[Checkpoint, str]:
     """One step: the checkpoint it makes is kept and scored, and is what the next step gets."""
-    folder, bench = going.folder / name, going.bench
+    folder = going.folder / name
     with going.stage(name):
-        if step.quantize is not None:
-            piece = bench.quantized(step.quantize, *pupil, link=folder)
-        elif step.prune is not None:
-            piece = bench.pruned(step.prune, *pupil, link=folder)
-        else:
-            guide = {"teacher": teacher[0], "teacher_bytes": teacher[1]} if step.distill else {}
-            start = {"start": pupil[0], "start_bytes": {"bytes": pupil[1]}}
-            piece = bench.trained(name, step.settings, link=folder, **start, **guide)
-        going.keep(name, piece)
+        going.keep(name, going.student_bench.carried_out(name, step, pupil, teacher, link=folder))
         found = subjects_in(name, folder)
         for subject in found:
             going.measure(subject)
@@ -264,7 +217,7 @@ def _step(
     return found[0].checkpoint, checkpoints.fingerprint(folder)
 
 
-def _add_padded(going: _Run) -> None:
+def _add_padded(going: Underway) -> None:
     """What ships for stock transformers, where the last torch checkpoint has a shape that no config can say."""
     ship, subjects = going.plan.recipe.ship, going.subjects
     place = max(i for i, subject in enumerate(subjects) if subject.format == "transformers")
@@ -282,7 +235,7 @@ def _add_padded(going: _Run) -> None:
         going.telling.checkpoint("pad", subject, going.qualities[place + 1], sha256=sha256, parents=[found])
 
 
-def _add_teacher_graph(going: _Run, teacher_bytes: str) -> dict[str, Any] | None:
+def _add_teacher_graph(going: Underway, teacher_bytes: str) -> dict[str, Any] | None:
     """Where the result is a graph, the teacher is measured as a graph too; the parity of the result's graphs."""
     last = going.subjects[-1]
     if last.format == "transformers":
@@ -300,12 +253,14 @@ def _add_teacher_graph(going: _Run, teacher_bytes: str) -> dict[str, Any] | None
     return quantization.read_parity(last.folder)
 
 
-def _measure(going: _Run, name: str, parity: dict[str, Any] | None, *, judged: bool) -> Report:
+def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: list[Outcome], *, judged: bool) -> Report:
     """The timing session over all subjects, the ledger, and all that the report tells beside it."""
     plan = going.plan
     with going.stage("evaluation"):
         ledger = make_ledger(going.subjects, going.qualities, plan.data, plan.recipe.timing)
-    save_predictions(going.folder, going.subjects, going.qualities, going.subjects[0].encoded(plan.data).labels)
+    labels = going.subjects[0].encoded(plan.data).labels
+    aside = {outcome.predictions_name: outcome.quality.predictions for outcome in arms}
+    save_predictions(going.folder, going.subjects, going.qualities, labels, aside)
     trained = {title: piece for title, piece in going.pieces.items() if "training" in piece.told}
     return Report(
         name,
@@ -318,6 +273,7 @@ def _measure(going: _Run, name: str, parity: dict[str, Any] | None, *, judged: b
         parity,
         plan.notes + plan.data.notes,
         describe_teacher(plan),
-        [describe_step(title, piece) for title, piece in going.pieces.items()],
+        [describe_step(title, piece) for title, piece in (going.pieces | going.aside).items()],
         describe_energy(plan.recipe, trained, ledger, going.bench.meter),
+        describe_arms(going, arms, labels),
     )

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from distill.disk import machine_errors, write_text
 from distill.errors import BusyError, RecipeError
 
+ARMS = "controls"  # where the checkpoints of arms lie, ARM/STEP
 _SCHEMA = 1
 _STATE, _RECIPE, _LOCK = "run.json", "recipe.yaml", ".lock"
 _UNFINISHED = re.compile(
@@ -66,8 +67,9 @@ class State:
         return next(stage for stage in self.stages if stage.name == name)
 
     def add(self, stage: Stage) -> None:
-        """Another line, which was not known beforehand, before the evaluation."""
-        place = next(i for i, other in enumerate(self.stages) if other.kind in ("graph", "evaluation"))
+        """Another line, which was not known beforehand, behind the steps."""
+        behind = ("graph", "evaluation")
+        place = next(i for i, other in enumerate(self.stages) if other.kind in behind or "/" in other.name)
         self.stages.insert(place, stage)
 
     def mark(self, name: str, standing: Standing, **facts: Any) -> None:
@@ -164,7 +166,7 @@ def _sweep(folder: Path) -> None:
 
     What a killed `ship` left is its own to judge: between its two renames the whole folder has a hidden name.
     """
-    for path in folder.iterdir():
+    for path in [*folder.iterdir(), *folder.glob(f"{ARMS}/*/.*")]:
         if _UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

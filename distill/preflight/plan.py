@@ -20,6 +20,7 @@ from distill.preflight.shapes import (
     check_ranks,
 )
 from distill.recipe import settings
+from distill.recipe.arms import Arm, arms_of, seeds_of, trainings_in
 
 
 @dataclass
@@ -61,6 +62,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     read_data(plan, fetch)
     find_engine(plan)
     _note_idle_words(plan)
+    _note_arms(plan)
     for check in (
         check_head, check_student_head, check_layers, check_pruning, check_ranks, check_imitated_layers,
         check_losses, check_graphs, check_length,
@@ -95,3 +97,29 @@ def _note_idle_words(plan: Plan) -> None:
             )
         elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss == "mse"):
             plan.notes.append(f"{where}.temperature does nothing here: no term compares softened logits")
+
+
+def _note_arms(plan: Plan) -> None:
+    """What `control` and `seeds` add to a run, and what they can't show."""
+    recipe, arms = plan.recipe, arms_of(plan.recipe)
+    if not arms:
+        return
+    own = trainings_in(recipe, Arm(seeds_of(recipe)[0]))
+    more = [training for arm in arms for training in trainings_in(recipe, arm)]
+    epochs, usual = (sum(words.epochs for _, words in trainings) for trainings in (more, own))
+    texts = f" over {len(plan.data.train):,} texts" if plan.data is not None else ""
+    plan.notes.append(
+        f"control, seeds: {_many(len(arms), 'more chain')} ({', '.join(arm.name for arm in arms)}) with "
+        f"{_many(len(more), 'training')}, up to {epochs:g} epochs{texts} beside the recipe's own {usual:g}; each is "
+        "scored once, as its last torch checkpoint, and none is timed or shipped"
+    )
+    for place, step in enumerate(recipe.steps):
+        frozen = getattr(step.settings, "freeze", [])
+        if "random-init" in (recipe.control or ()) and frozen:
+            plan.notes.append(
+                f"steps.{place}.{step.kind}.freeze: in the control random-init {' and '.join(frozen)} stay random"
+            )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

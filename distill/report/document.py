@@ -12,6 +12,7 @@ from distill.disk import write_text
 from distill.evaluation.ledger import Ledger
 from distill.recipe.reading import to_yaml
 from distill.recipe.settings import Bound, Expect, Recipe
+from distill.report import controls as arms
 from distill.report.machine import machine, versions
 from distill.report.reading import reading_help
 
@@ -52,6 +53,7 @@ class Report:
     teacher: dict[str, Any] | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     energy: dict[str, Any] | None = None
+    controls: dict[str, Any] | None = None
 
     @property
     def expectations(self) -> list[Expectation]:
@@ -85,6 +87,7 @@ class Report:
             ],
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
             "energy": self.energy,
+            **({"controls": self.controls} if self.controls else {}),
             "notes": self.notes,
         }
 
@@ -103,6 +106,7 @@ class Report:
         ]
         if self.expectations:
             sections += ["## Expected", "\n".join(f"* {line}" for line in self.expectations)]
+        sections += arms.markdown(self.controls) if self.controls else []
         sections += ["## Training", _training_table(self.training)] if self.training else []
         if self.parity:
             sections += ["## Parity of the graphs with torch", _parity_table(self.parity)]

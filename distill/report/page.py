@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill.evaluation.ledger import Ledger, Row
-from distill.report import headline, markup, mistakes, plots, work
+from distill.report import controls, headline, markup, mistakes, plots, work
 from distill.report.markup import Html, join, section, tag
 from distill.report.reading import reading_help
 from distill.tasks import LOWER, restored, retained
@@ -23,6 +23,7 @@ def page(report: dict[str, Any]) -> str:
         _head(report, ledger),
         _expectations(report),
         section("Ledger", ledger_tables(ledger), markup.bullets(reading_help(ledger))),
+        controls.shown(report.get("controls")),
         _trade(ledger),
         mistakes.by_class(ledger, restored(report["data"]["problem"], report["data"]["labels"]).each),
         mistakes.confusion(ledger, report["data"]["labels"]),
@@ -46,6 +47,7 @@ def _head(report: dict[str, Any], ledger: Ledger) -> Html:
         tag("h1", report["run"]),
         tag("p", headline.lead(ledger), class_="lead"),
         tag("p", headline.sureness(ledger.last, ledger.teacher), class_="sure") if len(ledger.rows) > 1 else "",
+        tag("p", " ".join(report["controls"]["in_words"]), class_="sure") if report.get("controls") else "",
         _facts(ledger),
     )
 

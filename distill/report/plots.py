@@ -170,6 +170,23 @@ def _score_panel(ax: Any, epochs: list[dict[str, float]], best: float, metric: s
     ax.set_title(f"validation {metric}", loc="left", fontsize=11, color=MUTED)
 
 
+def strips(rows: Sequence[tuple[str, Sequence[float], float]], metric: str) -> Html:
+    """Scores as dots, a line for each name, its mean as a bar. Empty when there are no two names with a number."""
+    rows = [row for row in rows if all(map(math.isfinite, row[1]))]
+    if len(rows) < 2:
+        return Html("")
+    with canvas(56 + 34 * len(rows)) as (drawn, (axes,)):
+        for place, (_, scores, mean) in enumerate(rows):
+            colour = SERIES[min(place, len(SERIES) - 1)]
+            axes.plot([mean, mean], [place - 0.28, place + 0.28], color=INK, linewidth=1.6, zorder=2)
+            axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=6, alpha=0.8, zorder=3)
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=metric)
+        axes.set_yticks(range(len(rows)), [shorten(name, 24) for name, _, _ in rows], color=INK)
+        axes.margins(x=0.12)
+        axes.grid(axis="y", visible=False)
+        return svg(drawn, f"{metric} by arm")
+
+
 def confusion(counts: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> Html:
     """A heat map: rows are the true labels, columns the predicted; colour is the share of the row, figures counts."""
     from matplotlib.colors import to_rgba

@@ -265,9 +265,18 @@ def _limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         )
     lines += [
         "* Latency is one machine's; ratios travel better than milliseconds, and neither travels far.",
-        f"* One seed ({report['seed']}): another one gives another model of much the same score.",
+        *_seeds(report),
     ]
     return "\n".join(lines)
+
+
+def _seeds(report: Mapping[str, Any]) -> list[str]:
+    """What luck does, and what distillation bought where that was measured."""
+    controls = report.get("controls")
+    lines = [f"* {sentence}" for sentence in controls["in_words"]] if controls else []
+    if not controls or len(controls["seeds"]) < 2:
+        lines.append(f"* One seed ({report['seed']}): another one gives another model of much the same score.")
+    return lines
 
 
 def _unanswered(threshold: float) -> str:

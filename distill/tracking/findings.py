@@ -25,6 +25,7 @@ def read(report: dict[str, Any]) -> dict[str, Any]:
             ["expected", "bound", "measured", "met"],
             [[told["word"], str(told["bound"]), told["measured"], told["met"]] for told in report["expect"]],
         ),
+        "controls": _controls(report.get("controls")),
         "energy": _energy(report.get("energy")),
         "steps": _table(
             ["step", "kind", "seconds", "reused", "sha256"],
@@ -68,6 +69,7 @@ def _summary(report: dict[str, Any], ledger: Any) -> dict[str, Any]:
         "expectations_missed": sum(not told["met"] for told in report["expect"]),
         "training_kwh": sum(spent["kwh"] for spent in energy.get("training", [])) if energy else None,
         "break_even_requests": energy.get("break_even_requests"),
+        **_bought(report.get("controls")),
         "data_sha256": report["data"]["sha256"],
         "test_sha256": report["data"].get("test_sha256"),
         "recipe_sha256": report.get("recipe_sha256"),
@@ -75,6 +77,26 @@ def _summary(report: dict[str, Any], ledger: Any) -> dict[str, Any]:
         **{f"scores/{metric}": score for metric, score in row.scores.items()},
     }
     return {word: value for word, value in told.items() if value is not None}
+
+
+def _bought(controls: dict[str, Any] | None) -> dict[str, Any]:
+    """Mean and spread over seeds, and what the recipe has over each control."""
+    if not controls:
+        return {}
+    told = {"score_mean": controls["arms"][0]["mean"], "score_spread": controls["arms"][0]["spread"]}
+    for gain in controls["gains"]:
+        name = f"gain_over_{gain['over'].replace('-', '_')}"
+        told |= {name: gain["gain"], f"{name}_low": gain["interval"][0], f"{name}_high": gain["interval"][1]}
+    return told
+
+
+def _controls(controls: dict[str, Any] | None) -> Table:
+    data = [
+        [arm["arm"], seed, score]
+        for arm in (controls or {}).get("arms", ())
+        for seed, score in zip(controls["seeds"], arm["scores"], strict=True)
+    ]
+    return _table(["arm", "seed", "score"], data)
 
 
 def _ledger(ledger: Any) -> Table:
@@ -151,6 +173,7 @@ def _notes(report: dict[str, Any]) -> str:
     ]
     if report.get("smoke"):
         lines.append("a smoke run: its figures mean nothing")
+    lines += (report.get("controls") or {}).get("in_words", [])
     return "\n".join([*lines, *map(str, report.get("notes", []))])
 
 

@@ -14,6 +14,7 @@ from distill.errors import CheckpointError, DistillError
 from distill.safety import check_size, read_json
 from distill.shipping import claims
 from distill.shipping.manifest import Manifest
+from distill.verification.controls import check_controls
 from distill.verification.finding import Finding, first_line
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_words(folder: Path, manifest: Manifest, report: Mapping[str, Any], row
     for name, check in (
         ("report", lambda: _claims(manifest, claims.of_rows(rows, manifest.formats)) + _kept(rows)),
         ("labels", lambda: _labels(folder, manifest, report)),
-        ("predictions", lambda: _predictions(folder, manifest, rows)),
+        ("predictions", lambda: _predictions(folder, manifest, report, rows)),
         ("card", lambda: _card(folder, manifest, report, rows)),
     ):
         try:
@@ -114,7 +115,7 @@ def _kept(rows: list[Row]) -> list[Finding]:
     return findings
 
 
-def _predictions(folder: Path, manifest: Manifest, rows: list[Row]) -> list[Finding]:
+def _predictions(folder: Path, manifest: Manifest, report: Mapping[str, Any], rows: list[Row]) -> list[Finding]:
     """Every score that report.json tells, counted again from the predictions that were kept."""
     path = folder / "predictions.npz"
     if not path.is_file():
@@ -130,6 +131,7 @@ def _predictions(folder: Path, manifest: Manifest, rows: list[Row]) -> list[Find
     names = {f"{row.name}.{row.format}": row for row in rows}
     counted = [name for name in names if name in kept]
     findings = [wrong for name in counted for wrong in _recount(task, names[name], kept[name], kept["labels"])]
+    findings += check_controls(task, report.get("controls"), kept)
     if not counted:
         return [Finding("predictions", "FAILS", why="they are of none of the report's rows")]
     return findings or [Finding("predictions", "holds", f"scores of {len(counted)} rows", "the same, counted again")]

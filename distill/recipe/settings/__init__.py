@@ -22,13 +22,14 @@ from distill.recipe.settings.training import (
     Term,
     Training,
 )
-from distill.recipe.settings.whole import Recipe, Step
+from distill.recipe.settings.whole import Control, Recipe, Step
 
 __all__ = [
     "AtLeastOrMost",
     "AttentionsTerm",
     "Bound",
     "Calibration",
+    "Control",
     "Data",
     "Distill",
     "Expect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from distill.recipe.settings.base import Metric, Settings, short
 from distill.recipe.settings.compression import Prune, Quantize
@@ -51,6 +51,15 @@ class Step(Settings):
         return getattr(self, self.kind)
 
 
+Control = Literal["finetune", "random-init"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _listed(value: Any) -> Any:
+    """`control: finetune` stands for `control: [finetune]`."""
+    return [value] if isinstance(value, str) else value
+
+
 _WRITING = ("text-to-text", "translation", "summarization")
 # Words that only some tasks have a use for.
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
@@ -79,6 +88,12 @@ class Recipe(Settings):
     data: Data = Field(description="what both are trained and measured on")
     generation: Generation | None = Field(None, description="how text is written, for tasks whose answer is one")
     steps: list[Step] = Field(min_length=1, description="what is done to the student, in this order")
+    control: Annotated[list[Control], Field(min_length=1), BeforeValidator(_listed)] | None = Field(
+        None,
+        description="what is carried out beside the steps, on the same budget, so that the report can say what "
+        "distillation bought: `finetune` is the same student without its teacher (every `distill` becomes a `finetune` "
+        "on the labels), `random-init` the same steps from random weights of the student's shape",
+    )
     expect: Expect = Field(default_factory=Expect, description="what the result must reach")
     timing: Timing = Field(default_factory=Timing, description="how latency is measured")
     ship: Annotated[Ship, BeforeValidator(_formats)] | None = Field(
@@ -86,6 +101,12 @@ class Recipe(Settings):
     )
     track: Track = Field(default_factory=Track, description="what is told to W&B, and the energy of training")
     seed: int = Field(0, ge=0, lt=2**32, description="of splits, initial weights, batches and dropout")
+    seeds: Annotated[int, Field(ge=1, le=100)] | Annotated[list[Seed], Field(min_length=1)] | None = Field(
+        None,
+        description="how many times the student's way is gone, with `seed`, `seed` + 1, …, or a list of seeds; splits "
+        "and teacher stay those of `seed`, and what is measured in full and ships is the first one's; once when not "
+        "said",
+    )
 
     @field_validator("steps")
     @classmethod
@@ -108,6 +129,32 @@ class Recipe(Settings):
                 after = ", ".join(later.kind for later in steps[position + 1 :])
                 raise ValueError(f"quantize comes last, but step {position} is followed by: {after}")
         return steps
+
+    @field_validator("control")
+    @classmethod
+    def _something_to_control(cls, control: list[Control] | None, info: ValidationInfo) -> list[Control] | None:
+        steps, student = info.data.get("steps"), info.data.get("student")
+        if control is None or steps is None or student is None:
+            return control
+        if len(set(control)) < len(control):
+            raise ValueError(f"names one twice: {', '.join(control)}")
+        if not any(step.kind == "distill" for step in steps):
+            raise ValueError("no step is a `distill`, so there is nothing to hold against it; leave `control` out")
+        if "random-init" in control and student.config is not None:
+            raise ValueError("random-init: a student made from a `config` has random weights anyway; leave it out")
+        return control
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_that_differ(cls, seeds: int | list[int] | None, info: ValidationInfo) -> int | list[int] | None:
+        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
+            raise ValueError(f"names one twice: {', '.join(map(str, seeds))}")
+        if isinstance(seeds, int) and info.data.get("seed", 0) + seeds > 2**32:
+            raise ValueError(f"{seeds} seeds from {info.data['seed']} on go beyond {2**32 - 1}; list them instead")
+        several = seeds is not None and seeds != 1 and seeds != [info.data.get("seed")]
+        if several and not any(step.kind in ("distill", "finetune") for step in info.data.get("steps", ())):
+            raise ValueError("no step trains, so every seed would give much the same; leave `seeds` out")
+        return seeds
 
     @model_validator(mode="after")
     def _words_of_the_task(self) -> Recipe:
