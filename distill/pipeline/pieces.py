@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import checkpoint as checkpoints
-from distill import processes, pruning, quantization, student, surgery
+from distill import distillation, processes, pruning, quantization, student, surgery
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.evaluation import Quality, Subject, score
