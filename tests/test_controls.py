@@ -200,8 +200,8 @@ def test_one_sentence_says_what_distillation_bought():
         "3.1, 3 seeds, 447 texts)."
     )
     assert made(0.003, (-0.009, 0.015), seeds=1)["in_words"] == [
-        "Distillation bought nothing that is told apart from chance: +0.3 points of accuracy over the same student "
-        "without its teacher (95 % interval −0.9 to 1.5, which holds zero; 1 seed, 447 texts)."
+        "Distillation made no difference that can be told from chance: +0.3 points of accuracy against the same "
+        "student without its teacher (95 % interval −0.9 to 1.5, which holds zero; 1 seed, 447 texts)."
     ]
     assert made(-0.02, (-0.03, -0.01), over="random-init")["in_words"][0].startswith(
         "Starting from the teacher’s layers cost 2.0 points of accuracy against the same distillation from random"

@@ -45,7 +45,7 @@ def _bought(controls: Mapping[str, Any], gain: Mapping[str, Any]) -> str:
     inside = f"95 % interval {_number(low, metric)} to {_number(high, metric)}"
     if low <= 0 <= high:
         return (
-            f"{what} bought nothing that is told apart from chance: {_amount(value, metric)} over {over} "
+            f"{what} made no difference that can be told from chance: {_amount(value, metric)} against {over} "
             f"({inside}, which holds zero; {of})."
         )
     if value < 0:
