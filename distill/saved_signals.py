@@ -188,15 +188,13 @@ def facts_of(source: Source, encoded: Encoded) -> dict[str, Any]:
     return {"texts": fingerprint(encoded), "dtype": str(source.dtype), **json.loads(json.dumps(wanted))}
 
 
-def fingerprint(encoded: Encoded) -> str:
-    """SHA-256 of every token of a split that is read, of what it was cut into, and of the text that is to be written
-    behind it.
-    """
+def fingerprint(encoded: Encoded, *, written: bool = True) -> str:
+    """SHA-256 of every token of a split that is read, of what it was cut into, and of the texts to be `written`."""
     found = hashlib.sha256()
     read = [encoded.ids, encoded.offsets, encoded.types]
     if encoded.windows is not None:
         read += [encoded.windows.values]
-    if encoded.decoder_start is not None:
+    if written and encoded.decoder_start is not None:
         read += [encoded.targets.values, encoded.targets.offsets, np.array(encoded.decoder_start)]
     for array in read:
         found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from distill import Distill, Finetune, cut, student, teacher
 from distill.checkpoint import Checkpoint
 from distill.data import TokenBatches, collate
 from distill.distillation import Lesson, distill, finetune
+from distill.distillation.comparing import compare
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.losses import LOSSES
@@ -24,6 +26,7 @@ from distill.saved_signals import Saved
 from distill.signals import Signals, Wanted, read, tensors
 from distill.tasks import TextClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
+from distill.training.gradients import gradient_shares
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}
 ONE_BATCH = {"batch_size": 64, "schedule": "constant", "patience": 10}
@@ -247,6 +250,39 @@ def test_a_term_that_hardly_counts_is_warned_of_once(bert, data, caplog):
     found = [record.getMessage() for record in caplog.records]
     assert len(found) == 1
     assert "the term 'labels'" in found[0] and "hardly counts" in found[0]
+
+
+def test_a_term_whose_gradient_vanishes_is_warned_of_though_its_value_is_large(bert, data, caplog):
+    far = {"weight": 1.0, "loss": "mse"}
+    with caplog.at_level(logging.WARNING, logger="distill.training"):
+        _, record = learn(cut(bert, 2), bert, data, imitate={"logits": far, "labels": 1e-5}, epochs=2)
+    shares = [
+        terms["labels"]["gradient"]
+        for terms in (point["terms"] for point in record.records)
+        if "gradient" in terms["labels"]
+    ]
+    assert shares and all(0 <= share < 0.01 for share in shares)
+    assert "labels" in caplog.text
+
+
+def test_gradient_shares_are_those_of_the_terms_gradients():
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    frozen = torch.tensor(2.0)
+    terms = {"square": (weight**2).sum(), "sum": weight.sum(), "none": frozen}
+    found = gradient_shares(terms, {"square": 1.0, "sum": 5.0, "none": 1.0}, [weight])
+    by_hand = {"square": 10.0, "sum": 5 * 2**0.5, "none": 0.0}
+    assert found == pytest.approx({name: norm / sum(by_hand.values()) for name, norm in by_hand.items()})
+    sum(terms.values()).backward()  # the graph is still there
+    assert weight.grad is not None
+
+
+def test_a_teacher_is_held_against_its_student_on_validation(bert, data, caplog):
+    with caplog.at_level(logging.WARNING, logger="distill.distillation"):
+        _, record = learn(cut(bert, 4), bert, data, imitate={"logits": 1.0}, epochs=1)
+        assert record.teacher["agreement"] > 0.5 and 0 <= record.teacher["entropy"] <= np.log(3) + 1e-6
+        assert not caplog.records
+        compare(bert, bert, data, replace(record, epochs=[{"epoch": 1.0, "score": 2.0}]))
+    assert "imitates what is worse" in caplog.text
 
 
 def test_terms_that_count_are_not_warned_of(bert, data, caplog):

@@ -254,9 +254,11 @@ def test_padding_and_places_without_a_target_do_not_count_in_hidden_states(pairs
     other = Signals(torch.zeros(1), {key: value.clone() for key, value in mine.hidden_states.items()})
     other.hidden_states[1][batch["attention_mask"] == 0] = 9.0
     other.hidden_states[4][batch["labels"] == -100] = 9.0
-    assert float(lesson._hidden_states(mine, other, batch)) == 0
+    assert [float(part.mean) for part in lesson._hidden_states(mine, other, batch)] == [0, 0]
     other.hidden_states[4][0, 0] = 1.0
-    assert float(lesson._hidden_states(mine, other, batch)) == pytest.approx(0.5 / int((batch["labels"] != -100).sum()))
+    read, written = lesson._hidden_states(mine, other, batch)
+    assert int(written.places) == int((batch["labels"] != -100).sum())
+    assert float(read.mean) == 0 and float(written.mean) == pytest.approx(1 / int(written.places))
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -279,13 +281,18 @@ def test_what_is_learned_is_chosen_by_token_loss_and_written_down(name, pairs, t
 
 
 def test_a_teachers_texts_are_written_once_for_the_training_split_alone(pairs):
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, bytes] = {}
     asked = []
 
-    def keep(facts, make):
+    def keep(facts, write, folder):
         key = json.dumps(facts, sort_keys=True)
         asked.append(key in kept)
-        return kept.setdefault(key, None) if key in kept else kept.setdefault(key, make())
+        folder.mkdir()
+        if key in kept:
+            (folder / "texts.json").write_bytes(kept[key])
+        else:
+            write(folder)
+            kept[key] = (folder / "texts.json").read_bytes()
 
     teacher = writer("bart", 1)
     told = distillation.taught(pairs, teacher, torch.float32, keep)

@@ -16,6 +16,7 @@ from distill import processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.disk import machine_errors
+from distill.distillation.comparing import compare
 from distill.distillation.fitting import relation_heads, require_fit, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
 from distill.distillation.writing import taught
@@ -91,7 +92,10 @@ def distill(
             dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
         )  # fmt: skip
         rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
-        return _train(student, objective, words, data, source, watch or Watch("distill"), rows)
+        watch = watch or Watch("distill")
+        trained = _train(student, objective, words, data, source, watch, rows)
+    processes.once(lambda: compare(trained, teacher, data, watch.log))
+    return trained
 
 
 @contextlib.contextmanager

@@ -58,7 +58,11 @@ def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | N
                 keep(facts, write, folder)
             return json.loads((folder / _TEXTS).read_text(encoding="utf-8"))
 
-    facts = {"texts": fingerprint(encoded), "dtype": str(dtype), "written": task.words.model_dump(mode="json")}
+    facts = {
+        "texts": fingerprint(encoded, written=False),
+        "dtype": str(dtype),
+        "written": task.words.model_dump(mode="json"),
+    }
     texts = processes.once(kept)
     same = sum(mine == theirs for mine, theirs in zip(texts, data.train.labels, strict=True))
     log.info("the teacher's texts stand for the data's: %s", f"{same} of {len(texts)} are the same")

@@ -17,7 +17,7 @@ def training(logs: Sequence[dict[str, Any]], metric: str) -> Html:
     figures = []
     for log in logs:
         drawn = plots.curves(log, metric)
-        pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}"
+        pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}{_teacher(log)}"
         shown = join([_epochs(log, metric), _last_record(log)])
         if drawn:
             figures.append(markup.figure(log["step"], pace, drawn, shown, plots.curves_key(log)))
@@ -25,6 +25,18 @@ def training(logs: Sequence[dict[str, Any]], metric: str) -> Html:
             figures.append(tag("div", tag("h3", log["step"]), tag("p", pace, class_="say"), shown))
     caption = "Terms as they count in the loss: value times weight. Validation chooses the epoch; test only scores."
     return section("Training", tag("p", caption, class_="say"), markup.grid(*figures)) if figures else Html("")
+
+
+def _teacher(log: dict[str, Any]) -> str:
+    """How the teacher did on the validation texts, where a training had one."""
+    found = log.get("teacher") or {}
+    words = {
+        "score": "the teacher scores {:.4f} on validation",
+        "agreement": "the student answers as it does on {:.1%}",
+    }
+    words["entropy"] = "entropy of its answers {:.3f} nats"
+    told = [text.format(found[name]) for name, text in words.items() if name in found]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def _epochs(log: dict[str, Any], metric: str) -> Html:
@@ -41,13 +53,21 @@ def _last_record(log: dict[str, Any]) -> Html:
     if not records:
         return Html("")
     chosen = [records[place] for place in sorted({0, len(records) // 2, len(records) - 1})]
-    head = ["at epoch", *(f"{record['epoch']:.2f}" for record in chosen), "weight", "share at the end"]
-    body = [["loss", *(f"{record['loss']:.4g}" for record in chosen), "", ""]]
+    head = [
+        "at epoch",
+        *(f"{record['epoch']:.2f}" for record in chosen),
+        "weight",
+        "share at the end",
+        "of the gradient",
+    ]
+    body = [["loss", *(f"{record['loss']:.4g}" for record in chosen), "", "", ""]]
+    terms = next((r["terms"] for r in reversed(records) if all("gradient" in t for t in r["terms"].values())), {})
     for name in plots.terms_of(log):
         parts = [record["terms"].get(name) for record in chosen]
         last = parts[-1]
         values = ["–" if part is None else f"{part['value']:.4g}" for part in parts]
-        body.append([name, *values, *(["–", "–"] if last is None else [f"{last['weight']:g}", _share(last["share"])])])
+        told = ["–", "–"] if last is None else [f"{last['weight']:g}", _share(last["share"])]
+        body.append([name, *values, *told, _share(terms[name]["gradient"]) if name in terms else "–"])
     return markup.table(head, body, name="terms of the loss")
 
 

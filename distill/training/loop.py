@@ -17,7 +17,6 @@ import transformers
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -29,12 +28,15 @@ from distill.recipe import settings
 from distill.signals import Signals
 from distill.simulation import simulated
 from distill.training.continuing import latest, seal
+from distill.training.doubts import warn
 from distill.training.freezing import freeze
+from distill.training.gradients import gradient_shares
+from distill.training.progress import Progress
 from distill.training.record import Clock, TrainingLog, Watch
 
 log = logging.getLogger(__name__)
 _RECORDS = 100  # how many points of the loss curves are kept
-_NEGLIGIBLE = 0.01
+_PULLS = 10  # how often the gradients of the terms are held against each other: a backward pass a term each time
 _PLAIN_ATTENTION = 256  # tokens
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
 _STEPS_ASKED = 50  # between two times that several processes ask their leader whether one is due
@@ -93,7 +95,7 @@ def fit(
             log.info("%s: goes on from %s", watch.title, start.name)
             if record.waited >= words.patience:  # it had stopped early; only its best epoch is to be loaded
                 words = words.model_copy(update={"max_steps": int(start.name.rpartition("-")[2])})
-        progress = _Progress(watch.title)
+        progress = Progress(watch.title)
         stack.callback(progress.close)
         trainer = _Trainer(
             objective, train, words, record, validate, answer, watch,
@@ -217,6 +219,7 @@ class _Trainer(transformers.Trainer):
         self.clock, self.saved = Clock(record.seconds), time.monotonic()
         self.sums: dict[str, float] = defaultdict(float)
         self.summed = 0
+        self.pulls: dict[str, float] = {}
         self.warned: set[str] = set()
 
     def get_train_dataloader(self) -> DataLoader:
@@ -246,8 +249,18 @@ class _Trainer(transformers.Trainer):
     ) -> Tensor:
         loss, terms = model(inputs, self.answer(inputs) if self.answer else None)
         self.record.samples += int(inputs["whole"])
+        if len(terms) > 1 and self._is_due(_PULLS):
+            objective = self.accelerator.unwrap_model(self.model)
+            trained = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
+            self.pulls = gradient_shares(terms, objective.weights, trained)
         self._tell(terms, inputs["rows"])
         return loss
+
+    def _is_due(self, times: int) -> bool:
+        """Whether what is done so often in a training is to be done in this step, at the last of its batches."""
+        step = self.state.global_step + 1
+        due = step % max(1, self.state.max_steps // times) == 0 or step == self.state.max_steps
+        return due and self.accelerator.sync_gradients
 
     def _tell(self, terms: dict[str, Tensor], rows: Tensor) -> None:
         """Adds the terms to the running record; stops at the first that is no longer a number."""
@@ -262,8 +275,7 @@ class _Trainer(transformers.Trainer):
                 )
             self.sums[name] += weights[name] * value
         self.summed += 1
-        due = step % max(1, self.state.max_steps // _RECORDS) == 0 or step == self.state.max_steps
-        if due and self.accelerator.sync_gradients:  # at the last of the batches that make a step
+        if self._is_due(_RECORDS):
             self._record(step, weights)
 
     def _record(self, step: int, weights: dict[str, float]) -> None:
@@ -275,6 +287,7 @@ class _Trainer(transformers.Trainer):
                 "value": value / self.summed / weights[name],
                 "weight": weights[name],
                 "share": shares[name],
+                **({"gradient": self.pulls[name]} if self.pulls else {}),
             }
             for name, value in self.sums.items()
         }
@@ -288,7 +301,7 @@ class _Trainer(transformers.Trainer):
         flat = {f"{name}/{word}": value for name, term in terms.items() for word, value in term.items()}
         pace = {"samples_per_second": self.record.samples / self.clock.seconds, "steps": self.state.max_steps}
         self.watch.tell({**told, **flat, **pace})
-        self.sums = defaultdict(float)
+        self.sums, self.pulls = defaultdict(float), {}
         self.summed = 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -299,7 +312,7 @@ class _Trainer(transformers.Trainer):
         self.watch.tell({"step": self.state.global_step, "epoch": scored["epoch"], "validation_score": scored["score"]})
         if self.summed:
             self._record(self.state.global_step, self.accelerator.unwrap_model(self.model).weights)
-        self._warn_of_negligible()
+        warn(self.record, self.warned)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -340,37 +353,3 @@ class _Trainer(transformers.Trainer):
             apart[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
             seen.add(tensor.data_ptr())
         super()._save(output_dir, apart)
-
-    def _warn_of_negligible(self) -> None:
-        """Says once of a term that stayed below one hundredth of the loss for an epoch."""
-        recent = self.record.records[-max(1, len(self.record.records) // len(self.record.epochs)) :]
-        for name in recent[-1]["terms"] if recent else ():
-            share = max(point["terms"][name]["share"] for point in recent)
-            if share < _NEGLIGIBLE and name not in self.warned:
-                self.warned.add(name)
-                log.warning(
-                    "%s: the term '%s' is %.2g %% of the loss: it hardly counts; raise its weight or leave it out",
-                    self.record.step, name, 100 * share,
-                )  # fmt: skip
-
-
-class _Progress(transformers.TrainerCallback):
-    """One bar a training, with the loss and the validation score behind it."""
-
-    def __init__(self, title: str) -> None:
-        self.title, self.bar, self.score = title, None, None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        hidden = True if not processes.is_first() else None
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step", disable=hidden)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        self.bar.set_postfix_str(f"validation score {metrics['eval_score']:.4f}")
-
-    def close(self) -> None:
-        """Ends the bar's line, also where the training failed."""
-        if self.bar is not None:
-            self.bar.close()

@@ -11,8 +11,10 @@ from typing import Any
 
 @dataclass
 class TrainingLog:
-    """What a training did: a record now and then with every term's value and share, scores by epoch, and its pace
-    (validation included). `samples` were seen in `seconds`, over all the sittings that it took.
+    """What a training did: a record now and then with every term's value and share of the loss (and, less often, of the
+    gradient), scores by epoch, and its pace (validation included). `samples` were seen in `seconds`, over all the
+    sittings that it took. `teacher` tells of who was imitated, on validation texts: its score, and where it can be said
+    the share of texts on which the student answers as it does, and the entropy of its answers in nats.
     """
 
     step: str
@@ -25,6 +27,7 @@ class TrainingLog:
     samples_per_second: float = 0.0
     sittings: int = 1
     lower: bool = False  # whether less is better
+    teacher: dict[str, float] | None = None
 
     @property
     def best(self) -> dict[str, float]:
