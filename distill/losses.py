@@ -140,13 +140,27 @@ def _relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
 
 
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of (batch, classes) logits to (batch,) class indices; −100 is left out."""
-    return F.cross_entropy(student.float(), labels)
+    """Cross-entropy of (batch, classes) logits to (batch,) class indices; −100 is left out, and zero where all are."""
+    total = F.cross_entropy(student.float(), labels, reduction="sum")
+    return total / is_known(labels).sum().clamp(min=1)
 
 
 def binary_cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of (batch, labels) logits to zeros and ones, mean over all."""
-    return F.binary_cross_entropy_with_logits(student.float(), labels.float())
+    """Binary cross-entropy of (batch, labels) logits to zeros and ones, mean over all that are known: not NaN."""
+    known = is_known(labels)
+    targets = labels.float().masked_fill(~known, 0)
+    return _masked_mean(F.binary_cross_entropy_with_logits(student.float(), targets, reduction="none"), known)
+
+
+def squared_error(student: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error of (batch, 1) logits to numbers that are known: not NaN."""
+    known = is_known(labels)
+    return _masked_mean((student.float() - labels.masked_fill(~known, 0)) ** 2, known)
+
+
+def is_known(labels: Tensor) -> Tensor:
+    """Which labels say something: class indices other than −100, flags and numbers other than NaN."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != NO_TARGET
 
 
 def in_portions(loss: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> Tensor:
@@ -178,6 +192,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "relation": relation,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
+    "squared_error": squared_error,
 }
 
 

@@ -31,7 +31,7 @@ def evaluate(folders: tuple[Path, ...], recipe: str, overrides: tuple[str, ...],
         found = {_title(folder, folders): result_of(folder) for folder in folders}
         names = checkpoint.label_names(checkpoint.read_config(next(iter(found.values()))))
         data = load(
-            settings.data, task=settings.task, names=names, metric=settings.metric,
+            settings.data.labelled, task=settings.task, names=names, metric=settings.metric,
             generation=settings.generation, seed=settings.seed,
             beside=path.parent,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from distill.data import overlap, sources, splitting
 from distill.data.decoders import Decoder
 from distill.data.encoding import Encoded, Rows
+from distill.data.held_out import HeldOut
+from distill.data.more import UNLABELLED, Extra, let_in, mark_of, read_unlabelled
 from distill.data.readers import LANGUAGE, READERS, Reader
 from distill.errors import DataError
 from distill.recipe import settings
@@ -32,7 +34,10 @@ _TRAINED_ON = {"packed", "mask", "target_length", "prefix", "stride"}
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set made ready: three splits, the resolved task, and notes that a run passes on to its user."""
+    """A data set made ready: three splits, the resolved task, and notes that a run passes on to its user.
+
+    `extra` are rows without labels beside the training split, for steps in which a teacher says what they are.
+    """
 
     train: Rows
     validation: Rows
@@ -41,6 +46,7 @@ class Splits:
     words: settings.Data
     seed: int = 0
     notes: list[str] = field(default_factory=list)
+    extra: tuple[Extra, ...] = ()
     _encoded: dict[tuple[str, str, int, Decoder | None], Encoded] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -79,6 +85,39 @@ class Splits:
         if found.cut_targets:
             told = (found.cut_targets, len(found), split, target)
             log.info("%d of %d %s texts to write are cut to %d tokens (data.target_length)", *told)
+
+    @cached_property
+    def extended(self) -> Splits:
+        """The same with the extra rows at the end of the training split, whose labels say nothing."""
+        if not self.extra:
+            return self
+        texts = [*self.train.texts, *(text for extra in self.extra for text in extra.texts)]
+        unknown = READERS[self.task.name].unknown(texts[len(self.train) :], self.task)
+        known = {key: found for key, found in self._encoded.items() if key[0] != "train"}
+        return replace(
+            self, train=Rows(texts, [*self.train.labels, *unknown]), words=self.words.labelled, extra=(), _encoded=known
+        )
+
+    @property
+    def awaits_copies(self) -> bool:
+        """Whether the recipe asks for copies of training rows that nobody has made yet."""
+        return self.words.augment is not None and all(extra.origin == UNLABELLED for extra in self.extra)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Validation and test, for whatever is not to give them away."""
+        texts = READERS[self.task.name].texts
+        return HeldOut(itertools.chain(texts(self.validation), texts(self.test)))
+
+    @property
+    def known(self) -> set[str]:
+        """The marks of all rows that are trained on."""
+        return {mark_of(row) for rows in (self.train.texts, *(extra.texts for extra in self.extra)) for row in rows}
+
+    @property
+    def extra_facts(self) -> list[list[str]]:
+        """What a result can depend on in the extra rows: where they come from, and a hash of them."""
+        return [[extra.origin, extra.sha256] for extra in self.extra]
 
     @property
     def truncated(self) -> dict[str, int]:
@@ -160,6 +199,11 @@ def load(
         for word in ("packed", "mask"):
             if getattr(data, word) is not None:
                 raise DataError(f"data.{word}: a word of language modelling, not of {task}; leave it out")
+    elif data.unlabelled is not None or data.augment is not None:
+        raise DataError(
+            f"data: `unlabelled` and `augment` mean nothing for {task}, which learns from texts alone; add the texts "
+            "to data.source"
+        )
     splits, resolved = reader.read(raw, data, names, metric)
     resolved = resolved.writing(generation)
     if data.limit is not None:
@@ -169,7 +213,17 @@ def load(
     reader.require_enough(splits["train"], resolved)
     notes.append(", ".join(f"{len(splits[name])} {name}" for name in NAMES) + " rows")
     notes += reader.notes(splits, resolved) + ([data.note] if data.note else [])
-    return Splits(**splits, task=resolved, words=data, seed=seed, notes=notes)
+    found = Splits(**splits, task=resolved, words=data, seed=seed, notes=notes)
+    return found if data.unlabelled is None and data.augment is None else _with_more(found, reader, beside)
+
+
+def _with_more(found: Splits, reader: Reader, beside: Path | None) -> Splits:
+    """The splits with the rows of `data.unlabelled`; copies are made later, where a model may be asked."""
+    if found.words.unlabelled is None:
+        return found
+    texts, notes = read_unlabelled(found.words, reader, beside, found.seed)
+    extra = let_in(UNLABELLED, texts, reader, found.held_out, found.known)
+    return replace(found, extra=(extra,), notes=[*found.notes, extra.note, *notes])
 
 
 def _sample(rows: Rows, kinds: Sequence[Hashable], limit: int, seed: int) -> Rows:

@@ -63,7 +63,7 @@ def _alike(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
         if first != position:
             pairs.append((first, position))
     distinct = list(first_of.values())
-    runs = {position: [_runs(text) for text in clean[position]] for position in distinct}
+    runs = {position: [runs_of(text) for text in clean[position]] for position in distinct}
     return pairs + _similar({position: rows for position, rows in runs.items() if any(rows)}, clean)
 
 
@@ -95,6 +95,7 @@ def _each_alike(one: int, other: int, runs: dict[int, list[set[int]]], clean: Se
     )
 
 
-def _runs(text: str) -> set[int]:
+def runs_of(text: str) -> set[int]:
+    """The five-word runs of a normalised text."""
     words = text.split()
     return {hash(tuple(words[i : i + RUN])) for i in range(len(words) - RUN + 1)}

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll")
 
 
-def read(source: Source, beside: Path | None = None) -> Dataset:
+def read(source: Source, beside: Path | None = None, setting: str = "data.source") -> Dataset:
     """All rows of a source. Relative paths are looked up beside the recipe, then in the working directory.
 
     Raises DataError.
     """
-    return read_split(source.split if source.hub is not None else source.path, source, beside, "data.source")
+    return read_split(source.split if source.hub is not None else source.path, source, beside, setting)
 
 
 def read_split(name: str, source: Source, beside: Path | None, setting: str) -> Dataset:
     """One split of a source: a Hub data set's split by name, or a file or folder by path. Raises DataError."""
     if source.hub is not None:
-        return _from_hub(source, name)
+        return _from_hub(source, name, setting)
     if source.package is None:
         return _from_path(resolve(name, beside, setting), source)
     try:
@@ -60,13 +60,13 @@ def resolve(path: str, beside: Path | None, setting: str) -> Path:
     raise DataError(f"{setting}: no such file or folder: {path} (looked in {looked})")
 
 
-def _from_hub(source: Source, split: str) -> Dataset:
+def _from_hub(source: Source, split: str, setting: str) -> Dataset:
     from datasets import load_dataset
 
     try:
         return load_dataset(source.hub, source.config, split=split, revision=source.revision)
     except Exception as error:  # the library raises a dozen kinds; each message says what failed
-        raise DataError(f"data.source: the Hub data set {source.hub} can't be loaded: {_root_cause(error)}") from error
+        raise DataError(f"{setting}: the Hub data set {source.hub} can't be loaded: {_root_cause(error)}") from error
 
 
 def _from_path(path: Path, source: Source) -> Dataset:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill import anatomy, processes
 from distill.distillation.fitting import Pairs, wanted_of
-from distill.losses import LOSSES, in_portions, to_targets
+from distill.losses import LOSSES, in_portions, is_known, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import NO_TARGET, Task
@@ -64,8 +64,8 @@ class Lesson(Objective):
         return sum(self.weights[name] * value for name, value in terms.items()), terms
 
     def _labels(self, student: Signals, _: Signals | None, batch: dict[str, Tensor]) -> list[_Part]:
-        real = self.task.targets(batch) != NO_TARGET
-        return [_Part(to_targets(self.task, student.logits, batch), real.sum())]
+        known = is_known(self.task.targets(batch))
+        return [_Part(to_targets(self.task, student.logits, batch), known.sum())]
 
     def _logits(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         asked = self.asked["logits"]

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from distill import processes
+from distill.augmentation import augment
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, TokenBatches, collate
+from distill.data.more import refusal
 from distill.disk import machine_errors
 from distill.distillation.comparing import compare
 from distill.distillation.fitting import relation_heads, require_fit, same_ids, wanted_of
@@ -59,12 +61,14 @@ def distill(
     watch: Watch | None = None,
     keep: Keep | None = None,
 ) -> Checkpoint:
-    """A student trained to imitate its teacher on the training split, at its best epoch on validation.
+    """A student trained to imitate its teacher on the training split, and on the extra rows that the teacher labels, at
+    its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
     `watch` follows the training and holds its log in the end; `keep` keeps what the teacher says for the next one.
     Raises CheckpointError where the two don't fit, TrainingError.
     """
+    data = with_more(data, words)
     student = student.copy()
     student.model.requires_grad_(True)
     if words.imitate.logits is not None:
@@ -96,6 +100,17 @@ def distill(
         trained = _train(student, objective, words, data, source, watch, rows)
     processes.once(lambda: compare(trained, teacher, data, watch.log))
     return trained
+
+
+def with_more(data: Splits, words: settings.Distill) -> Splits:
+    """The data with its extra rows in the training split; copies that nobody has made yet are made now.
+
+    Raises CheckpointError where the step can't learn from rows without labels.
+    """
+    data = augment(data)
+    if data.extra and (reason := refusal(type(data.task), words)):
+        raise CheckpointError(reason)
+    return data.extended
 
 
 @contextlib.contextmanager

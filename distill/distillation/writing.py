@@ -65,5 +65,6 @@ def taught(data: Splits, teacher: Checkpoint, dtype: torch.dtype, keep: Keep | N
     }
     texts = processes.once(kept)
     same = sum(mine == theirs for mine, theirs in zip(texts, data.train.labels, strict=True))
-    log.info("the teacher's texts stand for the data's: %s", f"{same} of {len(texts)} are the same")
+    there = sum(bool(text) for text in data.train.labels)  # rows without labels have none
+    log.info("the teacher's texts stand for the data's: %s", f"{same} of {there} are the same")
     return replace(data, train=Rows(data.train.texts, texts), _encoded={})

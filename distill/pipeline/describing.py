@@ -45,6 +45,7 @@ def describe_data(plan: Plan) -> dict[str, Any]:
         "test_sha256": data.test_fingerprint,
         "licence": words.licence,
         "note": words.note,
+        **({"extra": [extra.told for extra in data.extra]} if data.extra else {}),
     }
 
 

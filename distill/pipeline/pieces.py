@@ -14,6 +14,7 @@ from typing import Any
 
 from distill import checkpoint as checkpoints
 from distill import distillation, processes, pruning, quantization, student, surgery
+from distill.augmentation import augment, load_masked_lm, write_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.evaluation import Quality, Subject, score
@@ -36,6 +37,7 @@ _VERSIONS = {
     "graph": 2,
     "score": 1,
     "signals": 1,
+    "augment": 1,
 }
 log = logging.getLogger(__name__)
 Tell = Callable[[str, Mapping[str, float]], None]
@@ -86,6 +88,7 @@ class Bench:
             settings=said(words),
             dtype=str(choose_dtype(words.dtype)),
             processes=processes.number(),
+            **self._more(kind),
         )
 
         def make(files: Path, workshop: Path) -> dict[str, Any]:
@@ -99,6 +102,28 @@ class Bench:
             return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
 
         return self.store.piece(kind, facts, make, link)
+
+    def _more(self, kind: str) -> dict[str, Any]:
+        """The rows beside the training split, which distillation alone is shown."""
+        extra = self.plan.data.extra_facts if kind == "distill" else []
+        return {"extra": extra} if extra else {}
+
+    def augmented(self, link: Path) -> Piece:
+        """Changed copies of training rows, which depend on the data, on how they are made, and on what makes them."""
+        plan, words = self.plan, self.plan.recipe.data.augment
+        asked = words.masked_lm and {
+            **said(words.masked_lm, but={"checkpoint", "revision"}),
+            "bytes": checkpoints.fingerprint(plan.masked_lm_folder),
+            "dtype": str(choose_dtype("auto")),
+        }
+        facts = self.facts("augment", **self._more("distill"), words=words.words and said(words.words), masked_lm=asked)
+
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            made = augment(plan.data, load_masked_lm(plan.masked_lm_folder) if asked else None)
+            files.mkdir()
+            return {"copies": write_copies(made, files), **_where()}
+
+        return self.store.piece("augment", facts, make, link)
 
     def _kept(self, teacher_bytes: str) -> Keep:
         """Keeps what a teacher says in the store: it hangs on its bytes and on the texts, not on who learns."""

@@ -11,6 +11,7 @@ import transformers
 
 from distill import checkpoint as checkpoints
 from distill import distillation, preflight, quantization, student, surgery
+from distill.augmentation import read_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.evaluation import Subject, add_teacher_graph, make_ledger, subjects_in
@@ -109,7 +110,7 @@ def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
     distillation.settle(pupil, plan.data)
     for step in recipe.steps:
         if step.distill is not None:
-            distillation.require_fit(pupil, teacher, step.distill, plan.data)
+            distillation.require_fit(pupil, teacher, step.distill, plan.data.extended)
     return teacher, pupil
 
 
@@ -128,7 +129,8 @@ def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: St
 
 def _stages(recipe: settings.Recipe) -> list[Stage]:
     """Everything that a run will do, in order."""
-    stages = [Stage("teacher", "finetune")] if recipe.teacher.finetune else []
+    stages = [Stage("augment", "augment")] if _augments(recipe) else []
+    stages += [Stage("teacher", "finetune")] if recipe.teacher.finetune else []
     stages.append(Stage("student", "student"))
     stages += [Stage(f"{place}-{step.kind}", step.kind) for place, step in enumerate(recipe.steps, start=1)]
     stages += stages_of_arms(recipe)
@@ -138,7 +140,14 @@ def _stages(recipe: settings.Recipe) -> list[Stage]:
     return stages + ([Stage("ship", "ship")] if recipe.ship else [])
 
 
+def _augments(recipe: settings.Recipe) -> bool:
+    """Whether copies of training rows are asked for, and learned from."""
+    return recipe.data.augment is not None and any(step.distill for step in recipe.steps)
+
+
 def _carry_out(going: Underway, teacher: Checkpoint, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
+    if _augments(going.plan.recipe):
+        _add_copies(going)
     teacher, teacher_bytes = _ready_teacher(going, teacher)
     pupil, pupil_bytes = _ready_student(going, teacher, teacher_bytes, own)
     for place, step in enumerate(going.plan.recipe.steps, start=1):
@@ -159,6 +168,18 @@ def _carry_out(going: Underway, teacher: Checkpoint, own: Checkpoint | None, nam
             with going.stage("ship"):
                 going.telling.ship(report, going.subjects)
     return report
+
+
+def _add_copies(going: Underway) -> None:
+    """Changed copies of training rows, made before anything learns."""
+    plan, folder = going.plan, going.folder / "augment"
+    with going.stage("augment"):
+        piece = going.bench.augmented(folder)
+        going.keep("augment", piece)
+        before = len(plan.data.notes)
+        plan.data = read_copies(plan.data, folder, piece.told["copies"])
+        for note in plan.data.notes[before:]:
+            log.info("%s", note)
 
 
 def _ready_teacher(going: Underway, teacher: Checkpoint) -> tuple[Checkpoint, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distill import card, checkpoint, gguf, packages
 from distill.data.loading import load
+from distill.data.more import MASKED_LM, require_masked_lm
 from distill.errors import CheckpointError, DistillError, RecipeError
 from distill.library import is_path, leads_out
 from distill.preflight.heads import has_head
@@ -104,6 +105,21 @@ def find_student(plan: Plan, fetch: bool) -> None:
         plan.problems.append(f"student: {error}")
 
 
+def find_masked_lm(plan: Plan, fetch: bool) -> None:
+    """The folder of what replaces words in copies of training rows."""
+    augment = plan.recipe.data.augment
+    if augment is None or augment.masked_lm is None:
+        return
+    words = augment.masked_lm
+    try:
+        plan.masked_lm_folder = _locate(words.checkpoint, words.revision, plan, fetch)
+        if plan.masked_lm_folder is not None:
+            require_masked_lm(checkpoint.read_config(plan.masked_lm_folder), words.checkpoint)
+    except CheckpointError as error:
+        where = f"{MASKED_LM}.checkpoint: "
+        plan.problems.append(where + str(error).removeprefix(where))
+
+
 def read_data(plan: Plan, fetch: bool) -> None:
     """The splits, with the labels in the order of the teacher's own head."""
     recipe, source = plan.recipe, plan.recipe.data.source
@@ -114,9 +130,12 @@ def read_data(plan: Plan, fetch: bool) -> None:
         plan.unchecked.append(f"{source.hub}: a data set on the Hub; a run fetches it")
         return
     try:
-        names = _head_names(plan)
+        names, words, more = _head_names(plan), recipe.data, recipe.data.unlabelled
+        if more is not None and more.hub is not None and not fetch:
+            plan.unchecked.append(f"data.unlabelled: {more.hub}, a data set on the Hub; a run fetches it")
+            words = words.model_copy(update={"unlabelled": None})
         plan.data = load(
-            recipe.data, task=recipe.task, names=names, metric=recipe.metric, generation=recipe.generation,
+            words, task=recipe.task, names=names, metric=recipe.metric, generation=recipe.generation,
             seed=recipe.seed, beside=plan.beside,
         )  # fmt: skip
     except DistillError as error:

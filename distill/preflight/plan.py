@@ -9,8 +9,9 @@ from typing import Any
 from distill import card
 from distill.data.loading import Splits
 from distill.errors import DistillError, RecipeError
-from distill.preflight.finding import find_engine, find_student, find_teacher, read_data
+from distill.preflight.finding import find_engine, find_masked_lm, find_student, find_teacher, read_data
 from distill.preflight.heads import check_head, check_losses, check_student_head
+from distill.preflight.more_data import check_more_data
 from distill.preflight.shapes import (
     check_graphs,
     check_imitated_layers,
@@ -36,6 +37,7 @@ class Plan:
     card: card.Card | None = None
     teacher_folder: Path | None = None
     student_folder: Path | None = None
+    masked_lm_folder: Path | None = None
     teacher_config: dict[str, Any] | None = None
     data: Splits | None = None
     new_head: bool = False
@@ -60,12 +62,13 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     find_teacher(plan, fetch)
     find_student(plan, fetch)
     read_data(plan, fetch)
+    find_masked_lm(plan, fetch)
     find_engine(plan)
     _note_idle_words(plan)
     _note_arms(plan)
     for check in (
         check_head, check_student_head, check_layers, check_pruning, check_ranks, check_imitated_layers,
-        check_losses, check_graphs, check_length,
+        check_losses, check_more_data, check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)
@@ -81,6 +84,9 @@ def _note_idle_words(plan: Plan) -> None:
     counted = any(isinstance(number, int) for number in asked)
     if "choose" in student.model_fields_set and not counted and student.choose != "even":
         plan.notes.append("student.choose does nothing here: it chooses when `layers` is a number")
+    more = [word for word in ("unlabelled", "augment") if getattr(plan.recipe.data, word) is not None]
+    if more and not any(step.distill for step in plan.recipe.steps):
+        plan.notes.append(f"data.{' and data.'.join(more)}: nothing is done with it here: no step is a `distill`")
     is_number = plan.data is not None and plan.data.task.problem == "regression"
     if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:
         plan.notes.append("teacher.finetune.simulate does nothing for the result: the teacher is not quantized")

@@ -239,6 +239,7 @@ def data(report: dict[str, Any]) -> Html:
     facts = markup.pairs([
         ("data", told.get("name")),
         ("rows", rows),
+        ("rows without labels", ", ".join(f"{one['rows']:,} of {one['origin']}" for one in told.get("extra", []))),
         ("labels", ", ".join(map(str, told["labels"]))),
         ("cut texts", f"{cut}: cut to the longest length" if cut else "none is cut"),
         ("data licence", licence["data"] or "not said"),

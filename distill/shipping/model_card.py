@@ -215,6 +215,7 @@ def _data(report: Mapping[str, Any]) -> str:
         f"{rows['test']} test rows; near-duplicates never straddle two of them",
         f"* licence: {data.get('licence') or NOT_STATED}",
     ]
+    lines += [f"* {one['rows']} more rows ({one['origin']}), labelled by the teacher" for one in data.get("extra", [])]
     return "\n".join(lines + ([f"* {data['note']}"] if data.get("note") else []))
 
 

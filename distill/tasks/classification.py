@@ -56,7 +56,7 @@ class TextClassification(Task):
         return {
             "single_label_classification": "cross_entropy",
             "multi_label_classification": "binary_cross_entropy",
-            "regression": "mse",
+            "regression": "squared_error",
         }[self.problem]
 
     def misfit(self, config: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.tasks import answers as squad
 from distill.tasks.labels import label_config, label_misfit
-from distill.tasks.task import Array, Task
+from distill.tasks.task import NO_TARGET, Array, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +65,10 @@ class QuestionAnswering(Task):
         return logits.float().masked_fill(away[..., None], _AWAY).transpose(1, 2).flatten(0, 1)
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """The tokens at which each window's answer starts and ends, (2 · windows,)."""
+        """The tokens at which each window's answer starts and ends, (2 · windows,), NO_TARGET where none is known."""
         flags = batch["labels"].clamp(min=0)
-        return (flags[:, None] >> flags.new_tensor([0, 1])[:, None] & 1).argmax(-1).flatten()
+        each = flags[:, None] >> flags.new_tensor([0, 1])[:, None] & 1
+        return each.argmax(-1).masked_fill(each.amax(-1) == 0, NO_TARGET).flatten()
 
     def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
         """The best span of each row, over its windows."""

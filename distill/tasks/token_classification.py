@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.tasks.labels import label_config, label_misfit
 from distill.tasks.metrics import METRICS_OF
-from distill.tasks.task import Array, Task, places_in
+from distill.tasks.task import NO_TARGET, Array, Task, places_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,11 +56,12 @@ class TokenClassification(Task):
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Those at the first token of each word, (words, labels)."""
-        return logits[batch["labels"] >= 0]
+        return logits[batch["labels"] != NO_TARGET]
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """The words' tags, (words,)."""
-        return batch["labels"][batch["labels"] >= 0]
+        """The words' tags, (words,), NO_TARGET where none is known."""
+        tags = batch["labels"][batch["labels"] != NO_TARGET]
+        return tags.masked_fill(tags == NO_TAG, NO_TARGET)
 
     def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
         """An engine's logits at the first token of each word."""

@@ -105,8 +105,8 @@ def load_data(
                 return None, f"the recipe names its data as {path!r}; say where yours is with --set data.source=…"
     try:
         data = load(
-            recipe.data, task=recipe.task, names=manifest.labels, metric=recipe.metric, generation=recipe.generation,
-            seed=recipe.seed,
+            recipe.data.labelled, task=recipe.task, names=manifest.labels, metric=recipe.metric,
+            generation=recipe.generation, seed=recipe.seed,
         )  # fmt: skip
     except DistillError as error:
         return None, f"the data isn't at hand: {first_line(error)}"

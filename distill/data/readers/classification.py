@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ import numpy as np
 from distill.data import splitting
 from distill.data.encoding import Encoded, Rows, Sheet, encode
 from distill.data.readers import labels as labelling
-from distill.data.readers.reader import Cutter, refuse_idle, short, texts_of
+from distill.data.readers.reader import Cutter, plain_texts, refuse_idle, short, texts_of
 from distill.errors import DataError
 from distill.recipe import settings
-from distill.tasks import Task, TextClassification, choose_metric
+from distill.tasks import NO_TARGET, Task, TextClassification, choose_metric
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 class ClassificationReader:
     """One or two text columns; a label column, or a 0/1 column a label."""
+
+    apart = False
 
     def read(
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
@@ -72,6 +75,17 @@ class ClassificationReader:
             if absent:
                 notes.append(f"{name} holds no row of: {short(absent)}")
         return notes
+
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """The texts alone."""
+        return plain_texts(rows, data)
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """No class; of many labels, and of a number, not a number."""
+        if task.problem == "single_label_classification":
+            return [NO_TARGET] * len(texts)
+        nothing = math.nan if task.problem == "regression" else [math.nan] * len(task.labels)
+        return [nothing] * len(texts)
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

@@ -59,6 +59,8 @@ class Texts(Sequence[tuple[str, ...]]):
 class LanguageReader:
     """One text column; blank rows are left out."""
 
+    apart = False
+
     def __init__(self, task: type[LanguageModelling], problem: settings.Problem) -> None:
         self.task, self.problem = task, problem
 
@@ -91,6 +93,14 @@ class LanguageReader:
     def notes(self, splits: Mapping[str, Rows], task: Task) -> list[str]:
         """Nothing beyond the numbers of rows."""
         return []
+
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """As all rows."""
+        return _texts(rows, data.text_columns[0], "data.unlabelled")
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """What is right is in the text itself."""
+        return [0] * len(texts)
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

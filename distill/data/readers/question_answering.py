@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.data.encoding import Encoded, Ragged, Rows, Sheet, encodings_of
 from distill.data.readers.reader import Cutter, refuse_idle, require_column, texts_of
 from distill.data.windows import Passage, Windows, span_targets, windows_of
@@ -26,6 +28,8 @@ class AnswerReader:
     both or a list of pairs of them. SQuAD's own files, articles with paragraphs with questions, are read as well.
     """
 
+    apart = False
+
     def read(
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], QuestionAnswering]:
@@ -36,10 +40,7 @@ class AnswerReader:
         found = {}
         for name, rows in raw.items():
             texts, values = _from_articles(rows) or _from_columns(rows, data, name)
-            for place, (question, context) in enumerate(texts):
-                for what, text in zip(data.text_columns, (question, context), strict=True):
-                    if not text.strip():
-                        raise DataError(f"data.text: row {place} of {name} holds an empty {what}; leave such rows out")
+            _require_whole(texts, data, name)
             labels = [
                 _answers(value, texts[place][1], f"data.label: row {place} of {name}")
                 for place, value in enumerate(values)
@@ -68,6 +69,16 @@ class AnswerReader:
         told = ", ".join(f"{number} {name}" for name, number in none.items())
         return [f"questions without an answer in their context: {told}; when to give none is chosen on validation"]
 
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """Questions with their contexts. Raises DataError for an empty one."""
+        texts = texts_of(rows, data.text_columns, "data.text", "data.unlabelled")
+        _require_whole(texts, data, "data.unlabelled")
+        return texts
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """Neither an answer nor none."""
+        return [None] * len(texts)
+
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str
     ) -> Encoded:
@@ -76,7 +87,9 @@ class AnswerReader:
         windows = (windows_of(one, longest, words.stride) for chunk in chunks for one in chunk)
         sheet, more, targets = _written(windows, rows)
         numbers = [Numbers(context) for _, context in rows.texts]
-        right = [[number.of(text) for text, _ in answers] for number, answers in zip(numbers, rows.labels, strict=True)]
+        right = [
+            [number.of(text) for text, _ in answers or ()] for number, answers in zip(numbers, rows.labels, strict=True)
+        ]
         return sheet.encoded(laid_out(right), tokenizer, targets=Ragged.of(targets), **more)
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
@@ -92,7 +105,9 @@ class AnswerReader:
 
 
 def _written(windows: Iterable[Windows], rows: Rows) -> tuple[Sheet, dict[str, Any], list[Any]]:
-    """The sheet, what `Encoded` is told beside it, and the targets; the first right answer is what is trained."""
+    """The sheet, what `Encoded` is told beside it, and the targets; the first right answer is what is trained,
+    and nothing where it isn't known.
+    """
     sheet, about, lengths, targets = Sheet(), [], [], []
     for found, (_, context), answers in zip(windows, rows.texts, rows.labels, strict=True):
         sheet.write(found.ids, found.types, cut=found.cut)
@@ -103,8 +118,16 @@ def _written(windows: Iterable[Windows], rows: Rows) -> tuple[Sheet, dict[str, A
             text, start = answers[0]
             start += len(text) - len(text.lstrip())
             span = (start, start + len(text.strip()))
-        targets.append(span_targets(found, span))
+        targets.append(span_targets(found, span) if answers is not None else np.zeros(len(found.ids), dtype=np.int32))
     return sheet, {"about": about, "windows": Ragged.of(lengths)}, targets
+
+
+def _require_whole(texts: Iterable[tuple[str, ...]], data: settings.Data, split: str) -> None:
+    """Raises DataError for an empty question or context."""
+    for place, row in enumerate(texts):
+        for what, text in zip(data.text_columns, row, strict=True):
+            if not text.strip():
+                raise DataError(f"data.text: row {place} of {split} holds an empty {what}; leave such rows out")
 
 
 def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[tuple[str, ...]], list[Any]]:

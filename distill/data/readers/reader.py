@@ -36,6 +36,8 @@ class Cutter:
 class Reader(Protocol):
     """How the rows of one task are read. There is one a task, without state."""
 
+    apart: bool  # whether a row of `Rows` is words, not texts
+
     def read(
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], Task]:
@@ -59,6 +61,14 @@ class Reader(Protocol):
 
     def notes(self, splits: Mapping[str, Rows], task: Task) -> list[str]:
         """What a user should know of the rows."""
+        ...
+
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """The texts of rows that have no labels, as `Rows` holds them; blank ones among them. Raises DataError."""
+        ...
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """For each of these a label that says nothing: losses on labels leave it out."""
         ...
 
     def encode(
@@ -99,3 +109,9 @@ def require_column(rows: Dataset, column: str, setting: str, split: str) -> None
 def short(labels: Sequence[str]) -> str:
     """Some names, and how many more there are."""
     return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
+def plain_texts(rows: Dataset, data: settings.Data) -> list[tuple[str, ...]]:
+    """Texts of rows without labels: those of the text columns; of a text file's lines whatever the column is called."""
+    lines = rows.column_names == ["text"] and len(data.text_columns) == 1
+    return texts_of(rows, ["text"] if lines else data.text_columns, "data.text", "data.unlabelled")

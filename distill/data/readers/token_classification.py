@@ -31,6 +31,8 @@ class TokenReader:
     sentences, and any columns between the two left out (CoNLL).
     """
 
+    apart = True
+
     def read(
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], TokenClassification]:
@@ -72,6 +74,21 @@ class TokenReader:
             if absent:
                 notes.append(f"{name} holds no word of: {short(absent)}")
         return notes
+
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """Word lists, or sentences whose words are what stands between blanks. Raises DataError."""
+        column = data.text_columns[0]
+        column = "text" if rows.column_names == _LINES else column
+        require_column(rows, column, "data.text", "data.unlabelled")
+        found = [tuple(text.split() if isinstance(text, str) else text or ()) for text in rows[column]]
+        for place, words in enumerate(found):
+            if odd := [word for word in words if not isinstance(word, str)]:
+                raise DataError(f"data.text: row {place} of data.unlabelled holds {odd[0]!r:.60}, not a word")
+        return found
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """No tag for any word."""
+        return [[NO_TAG] * len(words) for words in texts]
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

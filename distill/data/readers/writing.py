@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from distill.data.encoding import Encoded, Ragged, Rows, Sheet, cut, encode
-from distill.data.readers.reader import Cutter, texts_of
+from distill.data.readers.reader import Cutter, plain_texts, texts_of
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import TASKS, Task, choose_metric
@@ -26,6 +26,7 @@ _AT_ONCE = 1000
 class WritingReader:
     """One text column that is read and one that is written."""
 
+    apart: ClassVar[bool] = False
     problem: settings.Problem
 
     def read(
@@ -64,6 +65,14 @@ class WritingReader:
             for texts in ([text for (text,) in train.texts], train.labels)
         )
         return [f"half of the training texts have {read:g} words or more, and {written:g} to write"]
+
+    def unlabelled(self, rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
+        """The texts that are read."""
+        return plain_texts(rows, data)
+
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+        """Nothing to write, until the teacher has written it."""
+        return [""] * len(texts)
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

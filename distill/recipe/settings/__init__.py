@@ -6,7 +6,7 @@ settings and can be written in Python just as well as in YAML.
 
 from distill.recipe.settings.base import Metric, Problem, Settings, Share
 from distill.recipe.settings.compression import Calibration, Gradually, Prune, Quantize, Target, Vocabulary
-from distill.recipe.settings.data import Data, Mask, Source
+from distill.recipe.settings.data import Augment, Data, Mask, MaskedCopies, Source, WordCopies
 from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
 from distill.recipe.settings.models import Side, Student, Teacher
@@ -27,6 +27,7 @@ from distill.recipe.settings.whole import Control, Recipe, Step
 __all__ = [
     "AtLeastOrMost",
     "AttentionsTerm",
+    "Augment",
     "Bound",
     "Calibration",
     "Control",
@@ -41,6 +42,7 @@ __all__ = [
     "Imitate",
     "LogitsTerm",
     "Mask",
+    "MaskedCopies",
     "Metric",
     "Problem",
     "Prune",
@@ -61,4 +63,5 @@ __all__ = [
     "Track",
     "Training",
     "Vocabulary",
+    "WordCopies",
 ]

@@ -66,6 +66,48 @@ class Mask(Settings):
     whole_words: bool = Field(False, description="choose all pieces of a word, or none")
 
 
+class WordCopies(Settings):
+    """Copies of training rows with some words swapped, deleted, or replaced by words of the training split.
+
+    Each copy is changed in one of these ways, drawn anew (Wei and Zou 2019, EDA, without its thesaurus).
+    """
+
+    copies: int = Field(1, ge=1, le=100, description="copies of each row")
+    share: Share = Field(0.1, description="share of a text's words that are changed; one at least")
+    ways: list[Literal["swap", "delete", "replace"]] = Field(
+        ["swap", "delete", "replace"], min_length=1, description="how; each copy is changed in one way"
+    )
+
+
+class MaskedCopies(Settings):
+    """Copies of training rows in which a masked language model has put other words in the place of some.
+
+    A word is drawn from the likeliest ones by their probabilities (after Jiao et al. 2020, TinyBERT).
+    """
+
+    checkpoint: str = Field(description="a folder or a Hub id, with a masked-language-model head")
+    revision: str | None = Field(None, description="revision of the Hub id")
+    copies: int = Field(1, ge=1, le=100, description="copies of each row")
+    share: Share = Field(0.15, description="share of a text's words that are replaced; one at least")
+
+
+class Augment(Settings):
+    """Changed copies of training rows, without labels: they are made once, and the teacher says what they are."""
+
+    words: Annotated[WordCopies, short("copies")] | None = Field(
+        None, description="copies with some words swapped, deleted or replaced"
+    )
+    masked_lm: Annotated[MaskedCopies, short("checkpoint")] | None = Field(
+        None, description="copies in which a masked language model has replaced some words"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Augment:
+        if self.words is None and self.masked_lm is None:
+            raise ValueError("say how copies are made: `words`, `masked_lm`, or both")
+        return self
+
+
 class Data(Settings):
     """The rows, what their columns mean, and how they are split."""
 
@@ -105,6 +147,14 @@ class Data(Settings):
         description="question answering: tokens that two windows of a long context share; a third of a window when "
         "not said",
     )
+    unlabelled: Annotated[Source, short("path")] | None = Field(
+        None,
+        description="rows without labels, in the same text columns, for `distill` steps alone: the teacher says what "
+        "they are",
+    )
+    augment: Augment | None = Field(
+        None, description="changed copies of training rows, for `distill` steps alone: the teacher says what they are"
+    )
     limit: int | None = Field(None, ge=10, description="take only so many rows, each class in proportion")
     licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
     note: str | None = Field(None, description="what a user must know of this data; a run says it")
@@ -120,3 +170,8 @@ class Data(Settings):
     def text_columns(self) -> list[str]:
         """The one or two text columns, as a list."""
         return [self.text] if isinstance(self.text, str) else self.text
+
+    @property
+    def labelled(self) -> Data:
+        """The same without the rows that nobody has labelled: all that a score depends on."""
+        return self.model_copy(update={"unlabelled": None, "augment": None})
