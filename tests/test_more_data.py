@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import LABELS, make_config, make_splits, make_tokenizer, sentence, write_csv
 from made_tasks import asked, tagged, write_jsonl
+from writers import lines, make_pairs, write_lines
 
 from distill import Data, Distill, cut, load_data
 from distill.augmentation import augment, read_copies, write_copies
@@ -28,8 +29,10 @@ from distill.errors import CheckpointError, DataError, RecipeError
 from distill.losses import LOSSES, to_targets
 from distill.preflight import prepare
 from distill.recipe import load as load_recipe
+from distill.recipe import settings
 from distill.recipe.settings import Augment
 from distill.signals import tensors
+from distill.training import Watch
 
 NEW = [sentence(random.Random(seed), "film", 9) for seed in range(90, 100)]
 
@@ -354,22 +357,29 @@ def test_unlabelled_questions_have_no_answer_and_are_imitated(tmp_path):
     assert math.isfinite(to_targets(data.task, logits, batch).item())
 
 
+def test_a_teacher_writes_for_texts_that_have_nothing_to_write(tmp_path):
+    source = write_lines(tmp_path / "pairs.csv")
+    new = write_csv(tmp_path / "more.csv", ["text"], [[text] for text, _ in lines(10, seed=8)])
+    pairs = make_pairs()
+    words = pairs.words.model_copy(
+        update={"source": settings.Source(path=str(source)), "unlabelled": settings.Source(path=str(new))}
+    )
+    data = load_data(words, task="translation")
+    assert set(data.extended.train.labels[len(data.train) :]) == {""}
+    with pytest.raises(CheckpointError, match="set `targets: teacher`"):
+        with_more(data, Distill())
+    assert len(with_more(data, Distill(targets="teacher")).train) == len(data.train) + len(data.extra[0])
+
+
 # ------------------------------------------------------------------------------------------------- the step
 
 
 def test_a_student_imitates_what_nobody_has_labelled(more, bert):
     base, data = more(augment={"words": 1})
-    words = Distill(imitate={"logits": 1.0, "hidden_states": 0.5, "labels": 0.5}, epochs=2, learning_rate=1e-3)
-    seen = []
-
-    def keep(facts, answers):
-        seen.append(answers())
-        return seen[-1]
-
-    pupil = distill(cut(bert, 2), words.model_copy(update={"max_steps": 4}), data=data, teacher=bert, keep=keep)
-    logits_alone = Distill(imitate={"logits": 1.0}, epochs=1, max_steps=1)
-    distill(cut(bert, 2), logits_alone, data=data, teacher=bert, keep=keep)
-    assert len(seen[-1]) == len(with_more(data, logits_alone).train) > len(base.train) + len(NEW)
+    words = Distill(imitate={"logits": 1.0, "hidden_states": 0.5, "labels": 0.5}, epochs=1, learning_rate=1e-3)
+    watch = Watch("distill")
+    pupil = distill(cut(bert, 2), words, data=data, teacher=bert, watch=watch)
+    assert watch.log.samples == len(with_more(data, words).train) > len(base.train) + len(NEW)
     assert all(torch.isfinite(weights).all() for weights in pupil.model.state_dict().values())
 
 
