@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parts import language, pronunciations, slots
+from parts import captions, language, news, pronunciations, slots
 from parts.bench import Bench
 
 from distill.disk import write_text
@@ -28,6 +28,8 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "slots": slots.make,
     "language": language.make,
     "writing": pronunciations.make,
+    "captions": captions.make,
+    "news": news.make,
 }
 
 

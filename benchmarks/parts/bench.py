@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from measuring import say
 
+from distill import checkpoint as checkpoints
+from distill.data import Splits
+from distill.engines import Torch
+from distill.evaluation.quality import measure_quality
 from distill.pipeline import run
 from distill.recipe import Recipe, to_yaml
 
@@ -42,3 +46,51 @@ class Bench:
 def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ledger's rows, without what is too long for a table."""
     return [{word: row[word] for word in _TOLD} for row in report["rows"]]
+
+
+def times_as_fast(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """How many times as fast as the teacher in the same format, by format and batch."""
+    base = {row["format"]: row for row in rows if row["name"] == "teacher"}
+    base.setdefault("onnx-int8", base.get("onnx-fp32"))
+    return {
+        row["format"]: {
+            f"batch {mine['batch']}": theirs["p50_ms"] / mine["p50_ms"]
+            for mine, theirs in zip(row["latency"], base[row["format"]]["latency"], strict=True)
+        }
+        for row in rows
+        if row["name"] != "teacher"
+    }
+
+
+def kept_by_format(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What is kept of the teacher's score, by format."""
+    return {row["format"]: row["retained"] for row in rows if row["name"] != "teacher"}
+
+
+def scores_of(folder: Path, data: Splits) -> Mapping[str, float]:
+    """A checkpoint's scores on a test split."""
+    found = checkpoints.load(folder)
+    return measure_quality(Torch(found.model), found.encode(data, "test"), data.task).scores
+
+
+def write_splits(runs: Path, title: str, data: Splits, most: Mapping[str, int]) -> dict[str, str]:
+    """The splits as jsonl, at most so many rows each, as a recipe's data names them: so that the language model sees
+    articles of the task's own training split alone.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, word in (("train", "source"), ("validation", "validation"), ("test", "test")):
+        rows, path = getattr(data, name), runs / f"{title}-{name}.jsonl"
+        lines = [
+            json.dumps({"text": text, "label": data.task.labels[label]})
+            for (text, *_), label in zip(rows.texts, rows.labels, strict=True)
+        ]
+        path.write_text("\n".join(lines[:: max(1, len(lines) // most.get(name, len(lines)))]) + "\n", encoding="utf-8")
+        found[word] = str(path)
+    return found
+
+
+def newest(bench: Bench, title: str) -> Path:
+    """The newest run of a title."""
+    found = [path for path in bench.runs.glob(f"{title}-????????") if (path / "report.json").is_file()]
+    return max(found, key=lambda path: (path / "report.json").stat().st_mtime)

@@ -9,8 +9,7 @@ scored on the rest of that book and on another one.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from distill import checkpoint as checkpoints
 from distill.data import Splits
 from distill.engines import Torch
 from distill.evaluation.quality import measure_quality
-from parts.bench import Bench, rows_of
+from parts.bench import Bench, newest, rows_of, scores_of, write_splits
 
 SEEDS = (0, 1, 2)
 RAW = {"train": 200, "validation": 20, "test": 50}  # articles of general distillation, about
@@ -80,9 +79,9 @@ def general(bench: Bench) -> dict[str, Any]:
     """Perplexities of the MiniLM and its half, and what general distillation does for the topics."""
     data = Data(source=BBC, validation=0.1, test=0.2, max_length=128)
     topics = load_data(data, seed=7)
-    texts, raw = (_write(bench.runs, title, topics, most) for title, most in (("bbc", {}), ("bbc-raw", RAW)))
+    texts, raw = (write_splits(bench.runs, title, topics, most) for title, most in (("bbc", {}), ("bbc-raw", RAW)))
     report = bench.carry_out("general", {**GENERAL, "data": {**raw, "max_length": 128}})
-    folder = _folder(bench, "general")
+    folder = newest(bench, "general")
     labelled = load_data(Data(**texts, max_length=64, limit=LABELLED), names=topics.task.labels, seed=7)
     whole = load_data(Data(**texts, max_length=64), names=topics.task.labels, seed=7)
     arms = {"without": folder / "student", "with": folder / "1-distill"}
@@ -134,9 +133,9 @@ def stories(bench: Bench) -> dict[str, Any]:
     alone = {**words, "steps": [{"finetune": BUDGET}]}
     reports = {"taught": bench.carry_out("stories", taught), "alone": bench.carry_out("stories-alone", alone)}
     folders = {
-        "teacher": _folder(bench, "stories") / "teacher",
-        "taught": _folder(bench, "stories") / "1-distill",
-        "alone": _folder(bench, "stories-alone") / "1-finetune",
+        "teacher": newest(bench, "stories") / "teacher",
+        "taught": newest(bench, "stories") / "1-distill",
+        "alone": newest(bench, "stories-alone") / "1-finetune",
     }
     other = Data(
         source={"path": str(books / OTHER_BOOK), "row": "paragraph"}, max_length=256, validation=0.1, test=0.15
@@ -147,33 +146,5 @@ def stories(bench: Bench) -> dict[str, Any]:
         "control": alone["steps"],
         "rows": {name: rows_of(report) for name, report in reports.items()},
         "ratio": {name: 1 / report["rows"][-1]["retained"] for name, report in reports.items()},
-        "other_book": {"name": OTHER_BOOK, **{name: _scores(folder, held) for name, folder in folders.items()}},
+        "other_book": {"name": OTHER_BOOK, **{name: scores_of(folder, held) for name, folder in folders.items()}},
     }
-
-
-def _scores(folder: Path, data: Splits) -> Mapping[str, float]:
-    found = checkpoints.load(folder)
-    return measure_quality(Torch(found.model), found.encode(data, "test"), data.task).scores
-
-
-def _write(runs: Path, title: str, data: Splits, most: Mapping[str, int]) -> dict[str, str]:
-    """The splits as jsonl, at most so many rows each, as a recipe's data names them: so that the language model sees
-    articles of the task's own training split alone.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for name, word in (("train", "source"), ("validation", "validation"), ("test", "test")):
-        rows, path = getattr(data, name), runs / f"{title}-{name}.jsonl"
-        lines = [
-            json.dumps({"text": text, "label": data.task.labels[label]})
-            for (text, *_), label in zip(rows.texts, rows.labels, strict=True)
-        ]
-        path.write_text("\n".join(lines[:: max(1, len(lines) // most.get(name, len(lines)))]) + "\n", encoding="utf-8")
-        found[word] = str(path)
-    return found
-
-
-def _folder(bench: Bench, title: str) -> Path:
-    """The newest run of a title."""
-    found = [path for path in bench.runs.glob(f"{title}-????????") if (path / "report.json").is_file()]
-    return max(found, key=lambda path: (path / "report.json").stat().st_mtime)

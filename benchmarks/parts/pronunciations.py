@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import packages
-from parts.bench import Bench, rows_of
+from parts.bench import Bench, kept_by_format, rows_of, times_as_fast
 
 WORDS, SEED = 40_000, 7
 SHARES = {"validation": 0.03, "test": 0.06}
@@ -46,10 +46,10 @@ def make(bench: Bench) -> dict[str, Any]:
     for name, steps in STEPS.items():
         report = bench.carry_out(f"pronunciations-{name.replace(' ', '-')}", recipe(folder, steps))
         rows = rows_of(report)
-        kept = _kept(rows)
+        kept, fast = kept_by_format(rows), times_as_fast(rows)
         told[name] = {
-            "rows": rows, "kept": kept["transformers"], "kept_by_format": kept, **_speed(rows),
-            "seconds": report["seconds"],
+            "rows": rows, "kept": kept["transformers"], "kept_by_format": kept,
+            "speed": next(iter(fast["transformers"].values())), "times_as_fast": fast, "seconds": report["seconds"],
         }  # fmt: skip
     found = told["word-level"]
     told["goals"] = {
@@ -118,23 +118,3 @@ def save_teacher(folder: Path, lines: list[tuple[str, str]]) -> None:
     torch.manual_seed(SEED)
     T5ForConditionalGeneration(T5Config(vocab_size=len(pieces), **ends, **SHAPE)).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=cutter, **words).save_pretrained(folder)
-
-
-def _speed(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many times as fast as the teacher in the same format, by batch; torch at the first batch is judged."""
-    base = {row["format"]: row for row in rows if row["name"] == "teacher"}
-    base.setdefault("onnx-int8", base.get("onnx-fp32"))
-    times = {
-        row["format"]: {
-            f"batch {mine['batch']}": theirs["p50_ms"] / mine["p50_ms"]
-            for mine, theirs in zip(row["latency"], base[row["format"]]["latency"], strict=True)
-        }
-        for row in rows
-        if row["name"] != "teacher"
-    }
-    return {"speed": next(iter(times["transformers"].values())), "times_as_fast": times}
-
-
-def _kept(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """What is kept of the teacher's score, by format."""
-    return {row["format"]: row["retained"] for row in rows if row["name"] != "teacher"}
