@@ -17,7 +17,7 @@ from distill.errors import CheckpointError
 from distill.store import Store, name_of
 
 log = logging.getLogger(__name__)
-_KIND, _VERSION = "gguf", 1
+_KIND, _VERSION = "gguf", 2
 _MAGIC = b"GGUF"
 _WHOLE = ("F64", "F32", "F16", "BF16")  # kinds of numbers that are on no grid
 # How texts are split before merges, where transformers' own reading of the file leaves out what llama.cpp does.
@@ -109,7 +109,9 @@ def _write(path: Path, folder: Path, way: str | None) -> None:
         read = _auto_class(config).from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     except Exception as error:  # readers of strangers' files raise kinds without a common base
         raise CheckpointError(f"{path}: transformers can't read it: {_first_line(error)}") from error
-    plain = type(read)(read.config)  # what was read from GGUF refuses to be saved
+    if hasattr(config := read.config, "quantization_config"):  # or whoever loads the folder finds it still quantized,
+        del config.quantization_config  # and transformers refuses to save what it has trained
+    plain = type(read)(config)
     plain.load_state_dict(read.state_dict())
     plain.generation_config = read.generation_config
     plain.save_pretrained(folder)

@@ -113,6 +113,16 @@ def test_a_file_is_converted_once_and_answers_as_the_model_it_was_made_of(model,
     assert teacher.load(str(whole)).tokenizer.decode([31, 32]) == "01"
 
 
+def test_what_was_converted_is_a_checkpoint_like_any_other(whole, tmp_path):
+    found = checkpoint.load(files.convert(whole))
+    assert "quantization_config" not in found.model.config.to_dict()
+    with torch.no_grad():
+        found.model.model.norm.weight.mul_(2)
+    again = checkpoint.load(found.save(tmp_path / "trained"))
+    assert torch.equal(again.model.model.norm.weight, found.model.model.norm.weight)
+    assert "quantization_config" not in json.loads((tmp_path / "trained" / "config.json").read_text())
+
+
 @pytest.mark.parametrize(("pre", "cut"), [("smollm", ["ĠĠ", "1", "2", "Ġan"]), ("gpt-2", ["Ġ", "Ġ", "12", "Ġan"])])
 def test_digits_stand_alone_where_the_file_says_so(model, tmp_path, pre, cut):
     folder = files.convert(write(tmp_path / "it.gguf", model, pre=pre))
