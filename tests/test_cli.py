@@ -143,7 +143,8 @@ def test_an_override_reaches_the_recipe(recipe_file):
         "student.layers asks for 9 layers, but the teacher has 4 layers"
     )
     assert error_of("check", recipe_file(), "--set", "sed=9").endswith(
-        "(known here: task, metric, teacher, student, data, generation, steps, control, expect, timing, ship, track, seed, seeds)"
+        "(known here: task, metric, teacher, student, data, generation, steps, control, expect, timing, ship, track, "
+        "seed, seeds)"
     )
 
 
