@@ -13,7 +13,8 @@ import gzip
 from pathlib import Path
 from typing import Any
 
-from parts.bench import Bench, kept_by_format, rows_of, times_as_fast
+from parts.bench import Bench
+from parts.decoders import STUDENT, TRAINING, compare, steps_of
 
 SEED, VOCABULARY = 7, 4000
 SPLITS = {"source": "train", "validation": "val", "test": "test_2016_flickr"}
@@ -21,15 +22,8 @@ SHAPE = {
     "d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 384, "num_layers": 2, "num_decoder_layers": 6,
     "relative_attention_num_buckets": 16, "relative_attention_max_distance": 64, "dropout_rate": 0.1,
 }  # fmt: skip
-TRAINING = {"learning_rate": 2e-3, "schedule": "cosine", "batch_size": 128, "batch_tokens": 4096, "dropout": 0.1}
 TEACHER = {**TRAINING, "epochs": 12, "patience": 12}
-STUDENT = {**TRAINING, "epochs": 6, "learning_rate": 1e-3, "dropout": 0.0, "patience": 6}
-STEPS: dict[str, list[Any]] = {
-    "word-level": [{"distill": {"imitate": {"logits": 1.0, "labels": 1.0}, **STUDENT}}, "quantize"],
-    "sequence-level": [{"distill": {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **STUDENT}}],
-    "without its teacher": [{"finetune": STUDENT}],
-}
-MUST, AIM = {"kept": 0.98, "speed": 2.0}, {"kept": 0.99, "speed": 4.0}
+STEPS = steps_of({**STUDENT, "patience": 6})
 
 
 def make(bench: Bench) -> dict[str, Any]:
@@ -41,21 +35,8 @@ def make(bench: Bench) -> dict[str, Any]:
         with (folder / f"{word}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("text", "label"), *lines])
     save_teacher(folder / "fresh", pairs["source"])
-    told: dict[str, Any] = {"pairs": {word: len(lines) for word, lines in pairs.items()}}
-    for name, steps in STEPS.items():
-        report = bench.carry_out(f"captions-{name.replace(' ', '-')}", recipe(folder, steps))
-        rows = rows_of(report)
-        kept, fast = kept_by_format(rows), times_as_fast(rows)
-        told[name] = {
-            "rows": rows, "kept": kept["transformers"], "kept_by_format": kept,
-            "speed": next(iter(fast["transformers"].values())), "times_as_fast": fast, "seconds": report["seconds"],
-        }  # fmt: skip
-    found = told["word-level"]
-    told["goals"] = {
-        what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
-        for what in MUST
-    }
-    return told
+    students = compare(bench, "captions", lambda steps: recipe(folder, steps), STEPS)
+    return {"pairs": {word: len(lines) for word, lines in pairs.items()}, **students}
 
 
 def recipe(folder: Path, steps: list[Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from distill import packages
-from parts.bench import Bench, kept_by_format, rows_of, times_as_fast
+from parts.bench import Bench
+from parts.decoders import STUDENT, TRAINING, compare, steps_of
 
 WORDS, SEED = 40_000, 7
 SHARES = {"validation": 0.03, "test": 0.06}
@@ -24,15 +25,8 @@ SHAPE = {
     "d_model": 96, "d_kv": 24, "num_heads": 4, "d_ff": 256, "num_layers": 2, "num_decoder_layers": 12,
     "relative_attention_num_buckets": 16, "relative_attention_max_distance": 32, "dropout_rate": 0.1,
 }  # fmt: skip
-TRAINING = {"learning_rate": 2e-3, "schedule": "cosine", "batch_size": 128, "batch_tokens": 4096, "dropout": 0.1}
 TEACHER = {**TRAINING, "epochs": 15}
-STUDENT = {**TRAINING, "epochs": 6, "learning_rate": 1e-3, "dropout": 0.0}
-STEPS: dict[str, list[Any]] = {
-    "word-level": [{"distill": {"imitate": {"logits": 1.0, "labels": 1.0}, **STUDENT}}, "quantize"],
-    "sequence-level": [{"distill": {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **STUDENT}}],
-    "without its teacher": [{"finetune": STUDENT}],
-}
-MUST, AIM = {"kept": 0.98, "speed": 2.0}, {"kept": 0.99, "speed": 4.0}
+STEPS = steps_of(STUDENT)
 
 
 def make(bench: Bench) -> dict[str, Any]:
@@ -42,28 +36,8 @@ def make(bench: Bench) -> dict[str, Any]:
     lines = read_dictionary(WORDS, SEED)
     write_csv(folder / "words.csv", lines)
     save_teacher(folder / "fresh", lines)
-    told: dict[str, Any] = {"words": len(lines)}
-    for name, steps in STEPS.items():
-        report = bench.carry_out(f"pronunciations-{name.replace(' ', '-')}", recipe(folder, steps))
-        rows = rows_of(report)
-        kept, fast = kept_by_format(rows), times_as_fast(rows)
-        told[name] = {
-            "rows": rows, "kept": kept["transformers"], "kept_by_format": kept,
-            "speed": next(iter(fast["transformers"].values())), "times_as_fast": fast, "seconds": report["seconds"],
-        }  # fmt: skip
-    found = told["word-level"]
-    told["goals"] = {
-        what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
-        for what in MUST
-    }
-    teacher, control = found["rows"][0]["score"], told["without its teacher"]["rows"][-1]["score"]
-    if control > teacher:
-        told["goals"]["kept"]["met"] = None
-        told["note"] = (
-            "the teacher is not trained out: a student that goes on from its weights without it passes it, so what is "
-            "kept of its score says nothing; train it longer (TEACHER's epochs, more WORDS)"
-        )
-    return told
+    students = compare(bench, "pronunciations", lambda steps: recipe(folder, steps), STEPS)
+    return {"words": len(lines), **students}
 
 
 def recipe(folder: Path, steps: list[Any]) -> dict[str, Any]:
