@@ -64,10 +64,11 @@ def test_two_processes_have_the_losses_of_one_and_write_once(exact, tmp_path, wi
     assert len(Store().pieces()) > made  # trained anew, and not taken from the store
 
 
-def test_what_is_wrong_with_a_recipe_is_told_once(recipe_file, tmp_path):
-    done = launch(recipe_file(data={"source": "nowhere.csv"}), tmp_path / "run")
+@pytest.mark.parametrize("wrong", [{"data": {"source": "nowhere.csv"}}, {"task": "no-such-task"}])
+def test_what_is_wrong_with_a_recipe_is_told_once(wrong, recipe_file, tmp_path):
+    done = launch(recipe_file(**wrong), tmp_path / "run")
     assert done.returncode != 0
-    assert done.stderr.count("error: ") == 1 and "nowhere.csv" in done.stderr
+    assert done.stderr.count("error: ") == 1 and ("nowhere.csv" in done.stderr or "no-such-task" in done.stderr)
     assert not (tmp_path / "run").exists()
 
 

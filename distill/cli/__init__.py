@@ -26,8 +26,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except DistillError as error:
-            for line in str(error).splitlines():
-                click.echo(f"error: {line}", err=True)
+            if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started one tells it
+                for line in str(error).splitlines():
+                    click.echo(f"error: {line}", err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
