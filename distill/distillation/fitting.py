@@ -36,7 +36,7 @@ def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distil
     Raises CheckpointError when the layers aren't there, when the two cut texts into different tokens, or when their
     widths can't be cut into the same number of relation heads.
     """
-    if not data.task.head_labels:
+    if not data.task.head_labels and asks_teacher(words):
         _require_same_vocabulary(student, teacher, data)
     by_token = data.task.by_token and data.task.head_labels and words.imitate.logits is not None
     if by_token and not _same_tokens(student, teacher, data):
@@ -59,6 +59,11 @@ def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distil
             "training, and attentions are too large to keep; imitate relations, which are not"
         )
     return pairs
+
+
+def asks_teacher(words: settings.Distill) -> bool:
+    """Whether a step learns from its teacher's signals, and not from texts that it wrote alone."""
+    return words.imitate.logits is not None or bool(words.imitate.by_layer)
 
 
 def layer_pairs(imitate: settings.Imitate, student: dict[str, object], teacher: dict[str, object]) -> Pairs:
@@ -109,7 +114,8 @@ def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Spl
         raise CheckpointError(
             "imitate: student and teacher cut the same texts into different tokens, and their logits are over those "
             "tokens; take a student with the teacher's tokenizer and positions, trim `vocabulary` after the last "
-            "`distill`, or `finetune` without a teacher"
+            "`distill`, learn the teacher's texts alone (`targets: teacher`, for tasks that write some), or `finetune` "
+            "without a teacher"
         )
     least = min(checkpoint.model.config.vocab_size for checkpoint in (student, teacher))
     if least < len(student.tokenizer):

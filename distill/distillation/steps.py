@@ -19,7 +19,7 @@ from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.data.more import refusal
 from distill.disk import machine_errors
 from distill.distillation.comparing import compare
-from distill.distillation.fitting import relation_heads, require_fit, same_ids, wanted_of
+from distill.distillation.fitting import asks_teacher, relation_heads, require_fit, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
 from distill.distillation.writing import taught
 from distill.engines import Engine, Torch, answer_all
@@ -85,7 +85,8 @@ def distill(
     if imitate.relations is not None:
         heads = relation_heads(imitate.relations, student, teacher, pairs, data)
         imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
-    mine, theirs = student.encode(data, "train"), teacher.encode(data, "train")
+    mine = student.encode(data, "train")
+    theirs = teacher.encode(data, "train") if asks_teacher(words) else mine
     widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
     torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
     objective = Lesson(student.model, data.task, imitate, temperature=words.temperature, pairs=pairs, widths=widths)
@@ -94,7 +95,7 @@ def distill(
         source = answering(
             teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,
             dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
-        )  # fmt: skip
+        ) if asks_teacher(words) else None  # fmt: skip
         rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
         watch = watch or Watch("distill")
         trained = _train(student, objective, words, data, source, watch, rows)

@@ -3,7 +3,15 @@
 from distill.evaluation.gains import Gain, measure_gain
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.quality import Quality
-from distill.evaluation.session import Subject, add_teacher_graph, evaluate, make_ledger, score, subjects_in
+from distill.evaluation.session import (
+    Subject,
+    add_teacher_graph,
+    evaluate,
+    make_ledger,
+    note_of_tokens,
+    score,
+    subjects_in,
+)
 
 __all__ = [
     "Gain",
@@ -15,6 +23,7 @@ __all__ = [
     "evaluate",
     "make_ledger",
     "measure_gain",
+    "note_of_tokens",
     "score",
     "subjects_in",
 ]

@@ -144,6 +144,17 @@ def make_ledger(
     return Ledger(rows)
 
 
+def note_of_tokens(subjects: Sequence[Subject], data: Splits) -> list[str]:
+    """What whoever reads latencies must know where the last one cuts texts otherwise than the first: nothing else."""
+    first, last = (float(np.median(one.encoded(data).sequences)) for one in (subjects[0], subjects[-1]))
+    if first == last:
+        return []
+    return [
+        f"{first:g} tokens in a test text (median) for the {subjects[0].name}, {last:g} for {subjects[-1].name}; "
+        "latencies are those of as many tokens for both"
+    ]
+
+
 def _settled(
     timing: settings.Timing, subjects: Sequence[Subject], encoded: Sequence[Encoded], data: Splits
 ) -> settings.Timing:

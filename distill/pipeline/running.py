@@ -14,7 +14,7 @@ from distill import distillation, preflight, quantization, student, surgery
 from distill.augmentation import read_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.evaluation import Subject, add_teacher_graph, make_ledger, subjects_in
+from distill.evaluation import Subject, add_teacher_graph, make_ledger, note_of_tokens, subjects_in
 from distill.pipeline.controls import Outcome, carry_out_arms, chain_end, describe_arms, stages_of_arms
 from distill.pipeline.describing import (
     describe_data,
@@ -292,7 +292,7 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
         going.seconds,
         judged,
         parity,
-        plan.notes + plan.data.notes,
+        plan.notes + plan.data.notes + note_of_tokens(going.subjects, plan.data),
         describe_teacher(plan),
         [describe_step(title, piece) for title, piece in (going.pieces | going.aside).items()],
         describe_energy(plan.recipe, trained, ledger, going.bench.meter),

@@ -20,6 +20,7 @@ from distill.preflight.shapes import (
     check_pruning,
     check_ranks,
 )
+from distill.preflight.tokens import check_tokens
 from distill.recipe import settings
 from distill.recipe.arms import Arm, arms_of, seeds_of, trainings_in
 
@@ -68,7 +69,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _note_arms(plan)
     for check in (
         check_head, check_student_head, check_layers, check_pruning, check_ranks, check_imitated_layers,
-        check_losses, check_more_data, check_graphs, check_length,
+        check_tokens, check_losses, check_more_data, check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)

@@ -110,7 +110,7 @@ def check_ranks(plan: Plan) -> None:
 
 
 def check_imitated_layers(plan: Plan) -> None:
-    """Layer maps that fit both sides, whose tokens are the same."""
+    """Layer maps that fit both sides."""
     asked = [
         (term, words)
         for step in plan.recipe.steps
@@ -128,15 +128,6 @@ def check_imitated_layers(plan: Plan) -> None:
                 anatomy.family_of(facts)
         if None not in [anatomy.size(facts, "layers") for facts in (student, config)]:
             anatomy.state_pairs(words.layers, words.side, student, config, term)
-    if (
-        plan.student_folder
-        and plan.teacher_folder
-        and not checkpoint.same_tokenizer(plan.student_folder, plan.teacher_folder)
-    ):
-        raise CheckpointError(
-            f"imitate.{term}: student and teacher have different tokenizers, so their {term.replace('_', ' ')} can't "
-            "be compared token by token; imitate logits alone"
-        )
 
 
 def check_length(plan: Plan) -> None:

@@ -1,0 +1,75 @@
+"""Tokenizers held against what is imitated: of another one a student learns text by text, never token by token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill import checkpoint
+from distill.data.readers import READERS
+from distill.errors import CheckpointError
+from distill.recipe import settings
+from distill.tasks import TASKS
+
+if TYPE_CHECKING:
+    from distill.preflight.plan import Plan
+
+_TEXTS = 64  # training texts that two tokenizers are tried on
+
+
+def check_tokens(plan: Plan) -> None:
+    """A student of another tokenizer imitates what is said of whole texts alone; that it reads its own is told."""
+    student, teacher = plan.student_folder, plan.teacher_folder
+    if student is None or teacher is None or checkpoint.same_tokenizer(student, teacher):
+        return
+    learning = [(f"steps.{place}.distill", step.distill) for place, step in enumerate(plan.recipe.steps)]
+    for where, words in [(where, words) for where, words in learning if words is not None]:
+        for term in words.imitate.by_layer:
+            raise CheckpointError(
+                f"imitate.{term}: student and teacher have different tokenizers, so their {term.replace('_', ' ')} "
+                "can't be compared token by token; imitate logits alone"
+            )
+        _check_logits(plan, words, f"{where}.imitate.logits", student, teacher)
+        if TASKS[plan.recipe.task].head_labels and not TASKS[plan.recipe.task].by_token:
+            plan.notes.append(
+                f"{where}: the student's tokenizer is not the teacher's, so each reads a text in its own tokens, cut "
+                "to its own length, and their logits are compared text by text"
+            )
+
+
+def _check_logits(plan: Plan, words: settings.Distill, where: str, student: Path, teacher: Path) -> None:
+    """Logits by token, of a tokenizer that is known to cut texts otherwise."""
+    task = TASKS[plan.recipe.task]
+    if words.imitate.logits is None or not (task.by_token or not task.head_labels):
+        return
+    found = [folder / "tokenizer.json" for folder in (student, teacher)]
+    if not all(file.is_file() for file in found) or (task.head_labels and _cut_alike(plan, *found)):
+        return  # a run looks at every text before anything is trained
+    fix = ", or `finetune` without a teacher" if task.head_labels else _without_logits(task.generates)
+    raise CheckpointError(
+        f"{where}: student and teacher have different tokenizers, and a {plan.recipe.task} has logits for each token"
+        f"{'' if task.head_labels else ', over the tokens that there are'}, which can't be compared; take a student "
+        f"with the teacher's tokenizer{fix}"
+    )
+
+
+def _without_logits(writes: bool) -> str:
+    if not writes:
+        return ", or `finetune` without a teacher"
+    return ", or let it learn the teacher's texts alone (`targets: teacher`, `imitate: {labels: 1}`)"
+
+
+def _cut_alike(plan: Plan, one: Path, other: Path) -> bool:
+    """Whether two tokenizers cut some training texts into the same tokens, as one with a trimmed vocabulary does."""
+    from tokenizers import Tokenizer
+
+    if plan.data is None:
+        return True
+    texts = READERS[plan.recipe.task].texts(plan.data.train.take(range(min(_TEXTS, len(plan.data.train)))))
+    cutters = [Tokenizer.from_file(str(file)) for file in (one, other)]
+    return all(
+        cutters[0].encode(text, add_special_tokens=False).tokens
+        == cutters[1].encode(text, add_special_tokens=False).tokens
+        for row in texts
+        for text in row
+    )
