@@ -18,7 +18,7 @@ from distill import Data, Distill, Finetune, Predictor, distill, finetune, libra
 from distill import checkpoint as checkpoints
 from distill.data import collate, overlap, packing
 from distill.data.encoding import Rows
-from distill.data.masking import masking_for
+from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts, frame_of
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, DataError, TrainingError
@@ -250,6 +250,25 @@ def test_whole_words_are_chosen_whole():
         chosen = set(np.flatnonzero(masking.apply(ids, (turn,))[1] != NO_TARGET).tolist())
         assert chosen == set().union(*(word for word in words if word & chosen))
         assert 3 <= len(chosen) <= 5
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_rare_tokens_are_chosen_by_a_power_of_their_count(whole_words):
+    tokenizer = make_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"])
+    ids, smoothing = np.array([5] * 16 + [6] * 4 + [7]), 0.5
+    weights = weights_of(ids, len(tokenizer), smoothing)
+    assert weights[5:].tolist() == pytest.approx([1 / 4, 1 / 2, 1]) and (weights[:5] == 1).all()
+    masking = replace(masking_for(tokenizer, Mask(share=0.01, whole_words=whole_words)), weights=weights)
+    chosen = np.array([ids[masking.apply(ids, (turn,))[1] != NO_TARGET][0] for turn in range(2000)])
+    drawn = np.bincount(chosen, minlength=8)[5:] / len(chosen)
+    assert drawn == pytest.approx(np.array([4, 2, 1]) / 7, abs=0.04)  # a token's count times its weight
+
+
+def test_smoothing_is_for_training_alone(bert, corpus):
+    data = load(corpus, "masked-language-modelling", mask={"smoothing": 0.7})
+    assert bert.encode(data, "train").masking.weights is not None
+    assert bert.encode(data, "validation").masking.weights is None
+    assert "smoothing" not in str(load(corpus, "masked-language-modelling", mask={"share": 0.2}).facts)
 
 
 def test_without_a_mask_token_nothing_is_masked():

@@ -74,6 +74,8 @@ class Splits:
             rows, reader, words = getattr(self, split), READERS[self.task.name], self.words
             if decoder is not None and words.target_length is not None and positions is not None:
                 words = words.model_copy(update={"target_length": min(words.target_length, positions)})
+            if split != "train" and words.mask is not None:  # scores are over tokens that are chosen alike
+                words = words.model_copy(update={"mask": words.mask.model_copy(update={"smoothing": None})})
             found = reader.encode(rows, tokenizer, longest, words, f"tokenise {split}")
             self._encoded[key] = found if found.targets is None or decoder is None else decoder.begin(found)
             self._tell(split, found, longest, words.target_length or longest)

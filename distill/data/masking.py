@@ -15,19 +15,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MASKED, _OTHER = 0.8, 0.1  # of the tokens that are chosen; the rest stays (Devlin et al. 2019)
+_AT_ONCE = 1 << 22  # ids that are counted at once
 _WORD_MARKS = ("▁", "Ġ")
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How rows are masked: the share, the mask token, and for each id of the vocabulary whether it may be chosen and
-    whether it begins a word (None where pieces are chosen one by one).
+    """How rows are masked: the share, the mask token, and for each id of the vocabulary whether it may be chosen,
+    whether it begins a word (None where pieces are chosen one by one), and its weight where some are chosen more often
+    (None where all are alike).
     """
 
     share: float
     mask: int
     choosable: np.ndarray
     begins: np.ndarray | None
+    weights: np.ndarray | None = None
 
     def apply(self, ids: np.ndarray, turn: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """A row as the model sees it, and its targets: the ids that were chosen, −100 elsewhere.
@@ -49,13 +52,17 @@ class Masking:
     def _chosen(
         self, ids: np.ndarray, candidates: np.ndarray, number: int, rng: np.random.Generator
     ) -> np.ndarray:  # fmt: skip
+        weights = None if self.weights is None else self.weights[ids[candidates]]
         if self.begins is None or len(candidates) == 0:
-            return rng.permutation(candidates)[:number]
+            return candidates[_drawn(weights, len(candidates), rng)[:number]]
         # A piece belongs to the word before it unless it begins one, or something that is never chosen lies between.
         begins = self.begins[ids[candidates]] | (np.diff(candidates, prepend=-2) > 1)
-        words = np.split(candidates, np.flatnonzero(begins)[1:] if begins[0] else np.flatnonzero(begins))
+        cuts = np.flatnonzero(begins)[1:] if begins[0] else np.flatnonzero(begins)
+        words = np.split(candidates, cuts)
+        if weights is not None:  # a word's is its pieces' mean
+            weights = np.array([part.mean() for part in np.split(weights, cuts)])
         taken: list[np.ndarray] = []
-        for place in rng.permutation(len(words)):
+        for place in _drawn(weights, len(words), rng):
             if number <= 0:
                 break
             taken.append(words[place])
@@ -63,8 +70,24 @@ class Masking:
         return np.concatenate(taken)
 
 
+def _drawn(weights: np.ndarray | None, number: int, rng: np.random.Generator) -> np.ndarray:
+    """The places 0 … number − 1 in the order in which they are drawn, heavier ones likelier before lighter ones."""
+    if weights is None:
+        return rng.permutation(number)
+    # Drawing by weight without putting back, by an exponential clock each (Efraimidis and Spirakis 2006).
+    return np.argsort(rng.exponential(size=number) / weights)
+
+
+def weights_of(ids: np.ndarray, vocabulary: int, smoothing: float) -> np.ndarray:
+    """(vocabulary,) each token's count among `ids` to the power of −smoothing; one that never occurs counts once."""
+    counts = np.zeros(vocabulary, dtype=np.int64)
+    for start in range(0, len(ids), _AT_ONCE):  # ids may lie in a file
+        counts += np.bincount(ids[start : start + _AT_ONCE], minlength=vocabulary)
+    return np.maximum(counts, 1).astype(np.float64) ** -smoothing
+
+
 def masking_for(tokenizer: PreTrainedTokenizerBase, words: settings.Mask) -> Masking:
-    """How a tokenizer's rows are masked. Raises CheckpointError for a tokenizer without a mask token."""
+    """How a tokenizer's rows are masked, all tokens alike. Raises CheckpointError for one without a mask token."""
     if tokenizer.mask_token_id is None:
         raise CheckpointError(
             "the tokenizer has no mask token, so nothing can be masked; take an encoder that was trained with one, or "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from distill.data.encoding import Encoded, Rows, Sheet
-from distill.data.masking import masking_for
+from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts
 from distill.data.readers.reader import Cutter, require_column
 from distill.errors import DataError
@@ -107,10 +107,16 @@ class LanguageReader:
     ) -> Encoded:
         """Blocks, or a text a row. Raises CheckpointError without a mask token where one is needed."""
         masked = self.task is MaskedLanguageModelling
-        masking = masking_for(tokenizer, words.mask or settings.Mask()) if masked else None
+        how = words.mask or settings.Mask()
+        masking = masking_for(tokenizer, how) if masked else None
         longest = longest if words.max_length is not None else min(longest, _BLOCK)
         found = encode_texts(rows, tokenizer, longest, title, packed=words.packed is not False, masking=masking)
-        return found if masked else replace(found, targets=found.tokens)
+        if masking is None:
+            return replace(found, targets=found.tokens)
+        if how.smoothing is None:
+            return found
+        weights = weights_of(found.ids, len(masking.choosable), how.smoothing)
+        return replace(found, masking=replace(masking, weights=weights))
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
         """Texts with blanks to be filled in, or to be written on. Raises DataError for one without a blank."""

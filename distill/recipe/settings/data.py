@@ -64,6 +64,14 @@ class Mask(Settings):
 
     share: Share = Field(0.15, description="share of the tokens that are chosen; one a row at least")
     whole_words: bool = Field(False, description="choose all pieces of a word, or none")
+    smoothing: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="choose rare tokens more often while training: a token's weight is its count in the training split "
+        "to the power of minus this (Lample and Conneau 2019; DistilBERT took 0.7); all alike when not said, and "
+        "always where it is scored",
+    )
 
 
 class WordCopies(Settings):
