@@ -153,6 +153,46 @@ def test_a_folder_without_classes_or_a_class_without_texts_is_named(tmp_path):
         read(tmp_path)
 
 
+def test_the_rows_of_several_sources_are_split_as_those_of_one(tmp_path, write_two):
+    first, second = write_two
+    found = load_data(Data(source=str(first), further=[str(second)]))
+    both = [*rows(40), *rows(30, seed=1)]
+    assert sorted(every_row(found)) == sorted(((text,), found.task.labels.index(label)) for text, label in both)
+    assert load_data(Data(source=str(first))).fingerprint != found.fingerprint
+
+
+@pytest.fixture
+def write_two(tmp_path) -> tuple[Path, Path]:
+    """A csv, and a jsonl with its columns in another order and one more."""
+    first = write_csv(tmp_path / "first.csv", ["text", "label"], [list(row) for row in rows(40)])
+    second = tmp_path / "second.jsonl"
+    lines = [json.dumps({"id": i, "label": label, "text": text}) for i, (text, label) in enumerate(rows(30, seed=1))]
+    second.write_text("\n".join(lines))
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "message"),
+    [
+        (["sentence", "label"], ["a text", "sport"], r"data.further.0: has no column 'text'.*it has: sentence, label"),
+        (["text", "kind"], ["a text", "sport"], "data.further.0: has no column 'label'"),
+    ],
+)
+def test_a_further_source_without_the_columns_is_named(tmp_path, write_two, header, line, message):
+    other = write_csv(tmp_path / "other.csv", header, [line] * 5)
+    with pytest.raises(DataError, match=message):
+        load_data(Data(source=str(write_two[0]), further=[str(other)]))
+
+
+def test_a_further_source_with_other_kinds_of_values_is_named(tmp_path):
+    numbers = write_csv(
+        tmp_path / "numbers.csv", ["text", "label"], [[text, i % 2] for i, (text, _) in enumerate(rows(40))]
+    )
+    words = write_csv(tmp_path / "words.csv", ["text", "label"], [list(row) for row in rows(30, seed=1)])
+    with pytest.raises(DataError, match=r"data.further.0: its columns hold other kinds of values"):
+        load_data(Data(source=str(numbers), further=[str(words)]))
+
+
 def test_one_row_is_too_few(tmp_path):
     with pytest.raises(DataError, match="one class only"):
         read(write_csv(tmp_path / "one.csv", ["text", "label"], [["a text", "x"]]))

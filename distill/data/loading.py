@@ -188,7 +188,7 @@ def load(
     `generation` says how texts are written, to tasks that write some; `beside` is the folder that relative paths start
     from. Raises DataError.
     """
-    raw = {"train": sources.read(data.source, beside)}
+    raw = {"train": sources.read_all(data, beside)}
     for name in ("validation", "test"):
         share = getattr(data, name)
         if isinstance(share, str):

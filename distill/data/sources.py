@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from distill import packages
 from distill.errors import DataError, DistillError
 from distill.library import leads_out
-from distill.recipe.settings import Source
+from distill.recipe.settings import Data, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,6 +27,44 @@ def read(source: Source, beside: Path | None = None, setting: str = "data.source
     Raises DataError.
     """
     return read_split(source.split if source.hub is not None else source.path, source, beside, setting)
+
+
+def read_all(data: Data, beside: Path | None = None) -> Dataset:
+    """The rows of all sources, one behind the other, with the columns that all of them have. Raises DataError."""
+    first, *others = (
+        read(source, beside, f"data.further.{place - 1}" if place else "data.source")
+        for place, source in enumerate(data.sources)
+    )
+    if not others:
+        return first
+    from datasets import concatenate_datasets
+
+    labels = [data.label] if isinstance(data.label, str) else data.label
+    asked = [name for name in (*data.text_columns, *labels) if name in first.column_names]
+    for place, rows in enumerate(others):
+        missing = [name for name in asked if name not in rows.column_names]
+        if missing:
+            raise DataError(
+                f"data.further.{place}: has no column {missing[0]!r}, which data.source has (it has: "
+                f"{', '.join(rows.column_names)}); rename it, so that all sources have the same columns"
+            )
+    shared = [name for name in first.column_names if all(name in rows.column_names for rows in others)]
+    head = first.select_columns(shared)
+    return concatenate_datasets([head, *(_alike(rows, head, place) for place, rows in enumerate(others))])
+
+
+def _alike(rows: Dataset, head: Dataset, place: int) -> Dataset:
+    """Rows with the columns of others, and their types. Raises DataError where a value is of another kind."""
+    rows = rows.select_columns(head.column_names)
+    if rows.features == head.features:
+        return rows
+    try:
+        return rows.cast(head.features)
+    except Exception as error:  # Arrow's own, and the library's
+        raise DataError(
+            f"data.further.{place}: its columns hold other kinds of values than those of data.source: "
+            f"{_root_cause(error)}"
+        ) from error
 
 
 def read_split(name: str, source: Source, beside: Path | None, setting: str) -> Dataset:

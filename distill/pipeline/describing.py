@@ -36,7 +36,7 @@ def describe_data(plan: Plan) -> dict[str, Any]:
     """The data, for the report: its size, its form and its hashes; no place on this machine."""
     data, words = plan.data, plan.recipe.data
     return {
-        "name": _name_of(words.source),
+        "name": " + ".join(_name_of(source) for source in words.sources),
         "rows": {split: len(getattr(data, split)) for split in ("train", "validation", "test")},
         "labels": list(data.task.labels),
         "problem": data.task.problem,

@@ -122,12 +122,13 @@ def find_masked_lm(plan: Plan, fetch: bool) -> None:
 
 def read_data(plan: Plan, fetch: bool) -> None:
     """The splits, with the labels in the order of the teacher's own head."""
-    recipe, source = plan.recipe, plan.recipe.data.source
-    if source.package is not None and not packages.is_installed(source.package):
-        plan.missing.append(f"data: {packages.not_installed(source.package)}")
-        return
-    if source.hub is not None and not fetch:
-        plan.unchecked.append(f"{source.hub}: a data set on the Hub; a run fetches it")
+    recipe = plan.recipe
+    away = [source.package for source in recipe.data.sources if source.package is not None]
+    away = [name for name in away if not packages.is_installed(name)]
+    plan.missing += [f"data: {packages.not_installed(name)}" for name in away]
+    on_hub = [source.hub for source in recipe.data.sources if source.hub is not None and not fetch]
+    plan.unchecked += [f"{name}: a data set on the Hub; a run fetches it" for name in on_hub]
+    if away or on_hub:
         return
     try:
         names, words, more = _head_names(plan), recipe.data, recipe.data.unlabelled

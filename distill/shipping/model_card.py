@@ -72,12 +72,11 @@ def _front_matter(title: str, recipe: Recipe, report: Mapping[str, Any], facts: 
 
     named = licence_of(recipe, report)
     known = named.lower() if named and named.lower() in _LICENCES else None
-    hub = recipe.data.source.hub
     data = ModelCardData(
         license=known or ("other" if named else None),
         license_name=None if known or not named else re.sub(r"[^a-z0-9.-]+", "-", named.lower()).strip("-"),
         base_model=base_model(report),
-        datasets=[hub] if hub else None,
+        datasets=[source.hub for source in recipe.data.sources if source.hub] or None,
         library_name="transformers" if "transformers" in facts["formats"] else "onnx",
         pipeline_tag=_HUB_TASKS.get(recipe.task, recipe.task),
         tags=["distill-toolkit", "knowledge-distillation", *_graph_tags(facts)],
@@ -93,7 +92,8 @@ def model_index(report: Mapping[str, Any], formats: Sequence[str]) -> list[EvalR
 
     data = report["data"]
     name = data.get("name") or "the recipe's data"
-    hub = report["recipe"]["data"]["source"].get("hub")
+    source = report["recipe"]["data"]
+    hub = None if source.get("further") else source["source"].get("hub")
     found = []
     for form, row in claims.shipped_rows(claims.rows_of(report), formats).items():
         figures = {**row.scores, row.metric: row.score, "retained": row.retained, "bytes": row.bytes}

@@ -97,10 +97,13 @@ def load_data(
     """
     from distill.data import load
 
-    source = recipe.data.source
-    if not own and source.hub is None and source.package is None:
+    sources = recipe.data.sources
+    if not own:
         splits = [split for split in (recipe.data.validation, recipe.data.test) if isinstance(split, str)]
-        for path in (source.path, *splits):
+        named = [(source, [source.path, *(splits if source is sources[0] else [])]) for source in sources]
+        for path in (
+            path for source, paths in named if source.hub is None and source.package is None for path in paths
+        ):
             if not _is_a_name(path):
                 return None, f"the recipe names its data as {path!r}; say where yours is with --set data.source=…"
     try:
@@ -117,7 +120,7 @@ def load_data(
         same = told.get("sha256") == data.fingerprint
     if same:
         return data, ""
-    if not own and (source.package is not None or source.revision is not None):
+    if not own and all(source.package is not None or source.revision is not None for source in sources):
         return None, NOT_THE_DATA
     return None, "the data differs: its test split isn't the one that was scored"
 

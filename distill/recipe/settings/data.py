@@ -120,6 +120,9 @@ class Data(Settings):
     """The rows, what their columns mean, and how they are split."""
 
     source: Annotated[Source, short("path")] = Field(description="where the rows come from")
+    further: list[Annotated[Source, short("path")]] | None = Field(
+        None, min_length=1, description="more sources with the same columns, whose rows come behind those of `source`"
+    )
     text: str | list[str] = Field(
         "text",
         description="the text column, or a list of two for pairs of texts; of word lists for tags, of question and "
@@ -178,6 +181,11 @@ class Data(Settings):
     def text_columns(self) -> list[str]:
         """The one or two text columns, as a list."""
         return [self.text] if isinstance(self.text, str) else self.text
+
+    @property
+    def sources(self) -> list[Source]:
+        """All sources of labelled rows, in order."""
+        return [self.source, *(self.further or [])]
 
     @property
     def labelled(self) -> Data:
