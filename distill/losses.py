@@ -163,18 +163,43 @@ def is_known(labels: Tensor) -> Tensor:
     return ~labels.isnan() if labels.is_floating_point() else labels != NO_TARGET
 
 
-def in_portions(loss: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> Tensor:
+def bucketed(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """(places, k + 1): the logits of k classes, and one for all others together, of their whole mass when softened.
+
+    `logits` are (places, classes), `tokens` (places, k) class indices, fewer than all. Softened by the same temperature
+    what comes out is the distribution itself, with its tail as one class: every loss here takes it as logits.
+
+    A teacher's k likeliest tokens are kept so, and its student is put into the same buckets. By the chain rule of
+    relative entropy KL(p ‖ q) of the whole is that of the buckets plus p(tail) times KL between the two inside of the
+    tail, which is all that is left out. So the loss is never above the whole one, zero where the two are equal, and the
+    gradient of `kl` is exact: q − p at each kept logit, and q(tail) − p(tail) for the tail in all; inside of the tail
+    it follows the student's own shares, where the whole would follow the teacher's. No divergence between
+    distributions grows when classes are put together, so this holds, but for the exact gradient, for all of them.
+
+    The other ways move the optimum. To scale the k up to a sum of one takes p / (1 − p(tail)) for p: a student that
+    equals its teacher is driven to be surer (Anshumann et al. 2025, Sparse Logit Sampling, on top-k). To spread the
+    tail evenly over the other tokens keeps the kept part's gradient, but drives every rare token to the same
+    probability. To draw the tail's tokens at random instead (the same paper's way) is right on the average over draws,
+    also inside of the tail, and noisy in each; what is kept is drawn once. A mean square of logits has no such form.
+    """
+    kept = logits.float().gather(-1, tokens)
+    others = (logits.float() / temperature).scatter(-1, tokens, -torch.inf)
+    return torch.cat([kept, temperature * others.logsumexp(-1, keepdim=True)], dim=-1)
+
+
+def in_portions(loss: Callable[..., Tensor], student: Tensor, *others: Tensor) -> Tensor:
     """A loss of (places, classes) logits, worked out, and derived, a few places at a time where there are many numbers.
 
-    Over a vocabulary each softmax is as large as the logits themselves; here no more than a portion of them is kept.
+    `others` are its teacher's logits and whatever else has a line a place. Over a vocabulary each softmax is as large
+    as the logits themselves; here no more than a portion of them is kept.
     """
     places, classes = student.shape
     if places * classes <= _PORTION:
-        return loss(student, teacher)
+        return loss(student, *others)
     size = max(1, _PORTION // classes)
     total = student.new_zeros((), dtype=torch.float32)
-    for mine, theirs in zip(student.split(size), teacher.split(size), strict=True):
-        found = checkpoint(loss, mine, theirs, use_reentrant=False)
+    for mine, *theirs in zip(*(values.split(size) for values in (student, *others)), strict=True):
+        found = checkpoint(loss, mine, *theirs, use_reentrant=False)
         total = total + found * (len(mine) / places)
     return total
 

@@ -1,7 +1,8 @@
 """A teacher's signals for a whole split, computed once: files on disk, mapped into memory, looked up by row.
 
 Logits of rows are (rows, labels) in float32; logits of tokens, hidden states, queries, keys and values have a line for
-each real token, all rows end to end, the logits in float32 and all else in bfloat16.
+each real token, all rows end to end, the logits in float32 and all else in bfloat16. Logits over a vocabulary may be
+kept as those of the likeliest tokens, one for all others, and in a second file the tokens' ids.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from tqdm.auto import tqdm
 from distill import anatomy
 from distill.data import Encoded, Ragged, TokenBatches, collate
 from distill.disk import machine_errors
-from distill.signals import Signals, Wanted, tensors
+from distill.likeliest import Likeliest
+from distill.signals import Kept, Signals, Wanted, tensors
 from distill.tasks import NO_TARGET
 
 _PASS_TOKENS = 8192
 _HIDDEN = "hidden_states"
-_LOGITS = "logits.npy"
+_LOGITS, _TOKENS = "logits.npy", "tokens.npy"
+_NUMBERS = 1 << 26  # logits over a vocabulary at once: 256 MB
 _BFLOAT16 = np.dtype(np.int16)  # its bits; NumPy has no such type
 # Who keeps what a teacher says: takes what it depends on, what writes it into a folder that isn't there yet, and where
 # it is wanted. What was kept before is not made again.
@@ -75,7 +78,9 @@ class Sheet:
 class Layout:
     """Which signals of a split there are, and where each row's are."""
 
-    def __init__(self, source: Source, encoded: Encoded) -> None:
+    def __init__(self, source: Source, encoded: Encoded, likeliest: Likeliest | None = None) -> None:
+        """Of a live teacher and a split in its tokens; of logits over a vocabulary the `likeliest` alone, or all."""
+        self.likeliest = likeliest
         self.config = source.model.config.to_dict()
         self.tokens = encoded.tokens
         self.written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
@@ -83,6 +88,10 @@ class Layout:
         self.by_token = sample.logits.ndim == 3
         wide = sample.logits.shape[1:]
         shape = (_total(self.written), *wide[1:]) if self.by_token else (len(encoded), *wide)
+        self.kept: Sheet | None = None
+        if likeliest is not None:
+            shape = (shape[0], likeliest.number + 1)
+            self.kept = Sheet(_TOKENS, likeliest.id_dtype, (shape[0], likeliest.number))
         self.logits = Sheet(_LOGITS, np.dtype(np.float32), shape)
         self.states = {
             (kind, layer): Sheet(f"{kind}-{layer}.npy", _BFLOAT16, (_total(self._text(layer)), found.shape[-1]))
@@ -92,12 +101,17 @@ class Layout:
     @property
     def sheets(self) -> list[Sheet]:
         """Every file."""
-        return [self.logits, *self.states.values()]
+        return [self.logits, *([self.kept] if self.kept else []), *self.states.values()]
 
     @property
     def bytes(self) -> int:
         """What has a vector a token would take on disk, logits of rows left out: they are small."""
         return sum(sheet.bytes for sheet in self.sheets if self.by_token or sheet is not self.logits)
+
+    @property
+    def over_vocabulary(self) -> bool:
+        """Whether there is a logit a token of the vocabulary at each place."""
+        return self.by_token and self.logits.shape[-1] == self.config.get("vocab_size")
 
     @property
     def bytes_a_token(self) -> float:
@@ -108,7 +122,8 @@ class Layout:
     def told(self) -> str:
         """What has a vector a token, in words."""
         kinds = {kind for kind, _ in self.states}
-        names = ["logits"] if self.by_token else []
+        few = f"{self.likeliest.number} likeliest tokens' logits" if self.likeliest else "logits"
+        names = [few] if self.by_token else []
         names += ["hidden states"] if _HIDDEN in kinds else []
         return " and ".join(names + (["queries, keys and values"] if kinds - {_HIDDEN} else []))
 
@@ -119,22 +134,26 @@ class Layout:
     def write(self, source: Source, encoded: Encoded, folder: Path) -> None:
         """One pass of the teacher over the split, into files in a folder."""
         logits = self.logits.create(folder)
+        ids = self.kept.create(folder) if self.kept else None
         states = {key: sheet.create(folder) for key, sheet in self.states.items()}
-        batches = TokenBatches(encoded.work, batch_size=256, batch_tokens=_PASS_TOKENS)
+        most = min(_PASS_TOKENS, max(1, _NUMBERS // self.likeliest.classes)) if self.likeliest else _PASS_TOKENS
+        batches = TokenBatches(encoded.work, batch_size=256, batch_tokens=most)
         with tqdm(total=len(encoded), desc="teacher's signals", unit="text") as bar:
             for rows in batches:
                 batch = tensors(collate(encoded, rows), source.model.device)
                 found = source.signals(batch)
-                kept = found.logits.float()
-                if self.by_token:
-                    logits[self.written.places(rows)] = kept[_written(batch)].numpy(force=True)
+                if self.likeliest is not None:
+                    lines, (kept, tokens) = self.written.places(rows), self.likeliest.of(found.logits[written(batch)])
+                    logits[lines], ids[lines] = kept.numpy(force=True), tokens.numpy(force=True)
+                elif self.by_token:
+                    logits[self.written.places(rows)] = found.logits.float()[written(batch)].numpy(force=True)
                 else:
-                    logits[rows] = kept.numpy(force=True)
+                    logits[rows] = found.logits.float().numpy(force=True)
                 for (kind, layer), vectors in by_token(found).items():
                     real, places = self.real(layer, batch), self._text(layer).places(rows)
                     states[kind, layer][places] = vectors[real].bfloat16().view(torch.int16).numpy(force=True)
                 bar.update(len(rows))
-        for array in (logits, *states.values()):
+        for array in (logits, *([ids] if self.kept else []), *states.values()):
             array.flush()
 
     def read(self, folder: Path) -> Saved:
@@ -144,12 +163,12 @@ class Layout:
 
     def real(self, layer: int, batch: dict[str, Tensor]) -> Tensor:
         """Where a batch has real tokens of what a layer works on, (batch, tokens)."""
-        return _written(batch) if anatomy.is_written(self.config, layer) else batch["attention_mask"].bool()
+        return written(batch) if anatomy.is_written(self.config, layer) else batch["attention_mask"].bool()
 
     def rows(self, batch: dict[str, Tensor], sheet: Sheet, layer: int | None) -> np.ndarray | list[int]:
         """The lines of a file that are a batch's."""
         rows = batch["rows"].tolist()
-        if sheet is self.logits:
+        if sheet in (self.logits, self.kept):
             return self.written.places(rows) if self.by_token else rows
         return self._text(layer).places(rows)
 
@@ -159,13 +178,17 @@ class Saved:
 
     def __init__(self, layout: Layout, files: Mapping[str, np.ndarray]) -> None:
         self.layout, self.files = layout, files
+        self.told: dict[str, Any] = {}
 
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The saved signals of a batch's rows; padding is zero."""
         layout, device = self.layout, batch["input_ids"].device
         lines = layout.rows(batch, layout.logits, None)
         logits = torch.from_numpy(np.array(self.files[_LOGITS][lines])).to(device)
-        found = Signals(_laid_out(logits, _written(batch)) if layout.by_token else logits)
+        found = Signals(_laid_out(logits, written(batch)) if layout.by_token else logits)
+        if layout.kept is not None:
+            ids = torch.from_numpy(self.files[_TOKENS][lines].astype(np.int64)).to(device)
+            found.kept = Kept(_laid_out(ids, written(batch)), layout.likeliest.classes)
         for (kind, layer), sheet in layout.states.items():
             lines = layout.rows(batch, sheet, layer)
             kept = torch.from_numpy(np.array(self.files[sheet.name][lines])).view(torch.bfloat16)
@@ -182,9 +205,10 @@ def by_token(signals: Signals) -> dict[tuple[str, int], Tensor]:
     return {(_HIDDEN, layer): states for layer, states in signals.hidden_states.items()} | signals.vectors
 
 
-def facts_of(source: Source, encoded: Encoded) -> dict[str, Any]:
+def facts_of(source: Source, encoded: Encoded, likeliest: Likeliest | None = None) -> dict[str, Any]:
     """What a teacher's signals for a split hang on, beside its bytes."""
     wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked}
+    wanted |= {"likeliest": likeliest.facts} if likeliest else {}
     return {"texts": fingerprint(encoded), "dtype": str(source.dtype), **json.loads(json.dumps(wanted))}
 
 
@@ -205,7 +229,7 @@ def _total(text: Ragged) -> int:
     return int(text.offsets[-1])
 
 
-def _written(batch: dict[str, Tensor]) -> Tensor:
+def written(batch: dict[str, Tensor]) -> Tensor:
     """Where a batch has logits of real tokens, (batch, tokens): those of the text that is read, or written."""
     return batch["labels"] != NO_TARGET if "decoder_input_ids" in batch else batch["attention_mask"].bool()
 

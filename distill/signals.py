@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,18 +34,29 @@ class Wanted:
 NOTHING = Wanted()
 
 
+class Kept(NamedTuple):
+    """Whose logits (batch, tokens, k + 1) are, the last but for all others together: (batch, tokens, k) ids, and how
+    many tokens there are in all. See `losses.bucketed`.
+    """
+
+    tokens: Tensor
+    classes: int
+
+
 @dataclass
 class Signals:
     """`logits` (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) where a span's start and end are asked
     for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, an encoder-decoder's behind its
     encoder's, each (batch, tokens, width); `attentions` by layer, (batch, heads, queries, keys), each row a
-    distribution; `vectors` by what they are and layer, (batch, tokens, width) with all heads side by side.
+    distribution; `vectors` by what they are and layer, (batch, tokens, width) with all heads side by side. Where
+    `kept` says so the logits are those of some tokens and of all others together.
     """
 
     logits: Tensor
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, Tensor] = field(default_factory=dict)
     vectors: dict[Vector, Tensor] = field(default_factory=dict)
+    kept: Kept | None = None
 
 
 def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:

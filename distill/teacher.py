@@ -14,11 +14,12 @@ from torch import Tensor
 from distill import card, checkpoint, gguf, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded
-from distill.errors import MachineError
+from distill.errors import CheckpointError, MachineError
 from distill.recipe import settings
-from distill.saved_signals import Keep, Layout, facts_of
+from distill.saved_signals import Keep, Layout, Saved, facts_of
 from distill.signals import Signals, Wanted, read
 from distill.tasks import Task
+from distill.worth import Asked, Choice, choose
 
 log = logging.getLogger(__name__)
 SAVED_AT_MOST = 4 << 30  # bytes of signals that are kept on disk; beyond it the teacher runs in every step
@@ -69,41 +70,76 @@ class Live:
 
 def answering(
     teacher: Checkpoint, encoded: Encoded, wanted: Wanted, *, epochs: float, dtype: torch.dtype,
-    scratch: Path, live: bool = True, keep: Keep | None = None,
+    scratch: Path, live: bool = True, keep: Keep | None = None, asked: Asked | None = None, off: bool = False,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
     `encoded` is the split in the teacher's own tokens, `wanted` what will be asked for beside the logits. A live
     teacher serves a single epoch, and signals too large to keep, as attentions are; not where `live` is false, because
     the batches that it would be asked about hold another tokenizer's ids. `keep` keeps what is saved for the next
-    training; `scratch` is where it lies during this one. Raises MachineError when there is no room then.
+    training; `scratch` is where it lies during this one. `asked` says how logits over a vocabulary are kept, `off`
+    that nothing is. Raises MachineError when there is no room then, CheckpointError.
     """
     source = Live(teacher, wanted, dtype)
-    if encoded.masking is not None:
-        log.info("the teacher runs in every step: texts are masked anew in each epoch")
+    if reason := _never_kept(encoded, wanted, off=off):
+        if off and not live:
+            raise CheckpointError(
+                "signals: off: the teacher reads other token ids than the student, so it must be asked beforehand; "
+                "leave `signals` out"
+            )
+        log.info("the teacher runs in every step: %s", reason)
         return source
-    if wanted.attentions:
-        log.info("the teacher runs in every step: attentions grow with the square of a text's length")
+    choice = Choice()
+    if asked is not None:
+        choice = processes.once(lambda: choose(asked, source, encoded, epochs=epochs, live=live, at_most=SAVED_AT_MOST))
+        for line in choice.lines:
+            log.info("%s", line)
+    if choice.form == "live":
         return source
-    layout = Layout(source, encoded)
-    needed, what = layout.bytes, layout.told
-    if needed and live and epochs <= 1:
-        log.info("the teacher runs in every step: its %s are asked for only once", what)
+    layout = Layout(source, encoded, choice.likeliest)
+    if choice.form is None and (reason := _live_instead(layout, live=live, epochs=epochs)):
+        log.info("the teacher runs in every step: %s", reason)
         return source
-    if live and needed > SAVED_AT_MOST:
-        log.info("the teacher runs in every step: its %s would take %.1f GB of disk", what, needed / 1e9)
-        return source
-    folder, facts = scratch / "signals", facts_of(source, encoded)
-    if processes.once(lambda: needed and shutil.disk_usage(scratch).free < 2 * needed):
-        room = f"{scratch} has no {needed / 1e9:.1f} GB to spare for the teacher's {what}"
-        if not live:
-            raise MachineError(f"{room}; imitate logits alone behind a trimmed vocabulary, or make room")
+    if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < 2 * layout.bytes):
+        room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for the teacher's {layout.told}"
+        if not live or choice.binds:
+            way = "say signals: off" if live else "imitate logits alone behind a trimmed vocabulary"
+            raise MachineError(f"{room}; {way}, or make room")
         log.warning("the teacher runs in every step: %s", room)
         return source
+    return _saved(source, encoded, layout, scratch / "signals", keep or _make, choice)
+
+
+def _never_kept(encoded: Encoded, wanted: Wanted, *, off: bool) -> str | None:
+    """Why nothing is kept, whatever it takes; None where it may be."""
+    if encoded.masking is not None:
+        return "texts are masked anew in each epoch"
+    if wanted.attentions:
+        return "attentions grow with the square of a text's length"
+    return "nothing is kept, as the recipe says" if off else None
+
+
+def _live_instead(layout: Layout, *, live: bool, epochs: float) -> str | None:
+    """Why a teacher had better run in every step, where nobody has said what is kept; None where it hadn't."""
+    needed, what = layout.bytes, layout.told
+    if needed and live and epochs <= 1:
+        return f"its {what} are asked for only once"
+    if live and needed > SAVED_AT_MOST:
+        hint = "; `signals: auto` may keep the likeliest tokens' alone" if layout.over_vocabulary else ""
+        return f"its {what} would take {needed / 1e9:.1f} GB of disk{hint}"
+    return None
+
+
+def _saved(source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice) -> Saved:
+    """Signals that are computed once, or were before; says what they take."""
+    needed, facts = layout.bytes, facts_of(source, encoded, choice.likeliest)
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
+    told += f"; whole logits would take {4 * choice.likeliest.classes:,} a token" if choice.likeliest else ""
     log.info("the teacher's signals are computed once for each text (%s)", told)
-    processes.once(lambda: (keep or _make)(facts, lambda into: layout.write(source, encoded, into), folder))
-    return layout.read(folder)
+    processes.once(lambda: keep(facts, lambda into: layout.write(source, encoded, into), folder))
+    found = layout.read(folder)
+    found.told = {"bytes": needed, "bytes_a_token": layout.bytes_a_token, **choice.told}
+    return found
 
 
 def _make(_: Mapping[str, Any], write: Callable[[Path], None], folder: Path) -> None:

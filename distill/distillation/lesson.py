@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill import anatomy, processes
 from distill.distillation.fitting import Pairs, wanted_of
-from distill.losses import LOSSES, in_portions, is_known, to_targets
+from distill.losses import LOSSES, bucketed, in_portions, is_known, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import NO_TARGET, Task
@@ -71,6 +71,11 @@ class Lesson(Objective):
         asked = self.asked["logits"]
         name, words = self.task.soft_loss(asked.loss), dict(asked.words)
         mine, theirs = (self.task.imitated(one.logits, batch) for one in (student, teacher))
+        if teacher.kept is not None:
+            kept = self.task.imitated(teacher.kept.tokens, batch)
+            loss = partial(LOSSES[name], temperature=self.temperature, **words)
+            mine = mine[:, : teacher.kept.classes]
+            return [_Part(in_portions(self._in_buckets(loss), mine, theirs, kept), len(mine))]
         if not self.task.head_labels:  # vocabularies are often padded, and to different sizes
             common = min(mine.shape[-1], theirs.shape[-1])
             mine, theirs = mine[:, :common], theirs[:, :common]
@@ -80,6 +85,10 @@ class Lesson(Objective):
             return [_Part(loss, (labels != NO_TARGET).sum())]
         loss = LOSSES[name] if name == "mse" else partial(LOSSES[name], temperature=self.temperature, **words)
         return [_Part(in_portions(loss, mine, theirs), len(mine))]
+
+    def _in_buckets(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """A loss on what of the logits the teacher's saved ones are: the kept tokens', and one for all others."""
+        return lambda mine, theirs, kept: loss(bucketed(mine, kept, self.temperature), theirs)
 
     def _hidden_states(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         """A part a pair of layers, on real tokens."""

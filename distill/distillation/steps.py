@@ -29,6 +29,7 @@ from distill.saved_signals import Keep
 from distill.tasks import Task
 from distill.teacher import answering
 from distill.training import Watch, choose_dtype, fit
+from distill.worth import Asked
 
 log = logging.getLogger(__name__)
 _HELD, _HELD_TOKENS = 64, 8192
@@ -95,12 +96,23 @@ def distill(
         source = answering(
             teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,
             dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
+            asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
         ) if asks_teacher(words) else None  # fmt: skip
         rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
         watch = watch or Watch("distill")
         trained = _train(student, objective, words, data, source, watch, rows)
+    watch.log.signals = getattr(source, "told", None) or None
     processes.once(lambda: compare(trained, teacher, data, watch.log))
     return trained
+
+
+def _asked(words: settings.Distill, task: Task, student: Checkpoint, teacher: Checkpoint) -> Asked | None:
+    """How a recipe wants logits over a vocabulary kept, where it says so. Raises CheckpointError."""
+    task.require_kept(words.kept)
+    if task.head_labels or words.kept in (None, "off") or words.imitate.logits is None:
+        return None
+    classes = min(model.config.vocab_size for model in (student.model, teacher.model))
+    return Asked(words.kept, words.temperature, classes, student.model, words.imitate.logits.needs_whole)
 
 
 def with_more(data: Splits, words: settings.Distill) -> Splits:

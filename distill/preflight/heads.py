@@ -69,8 +69,10 @@ def check_student_head(plan: Plan) -> None:
 
 
 def check_losses(plan: Plan) -> None:
-    """Losses on logits that make sense for the data's labels."""
+    """Losses on logits that make sense for the data's labels, and forms in which a teacher's logits can be kept."""
     for step in plan.recipe.steps:
+        if plan.data is not None and step.distill is not None:
+            plan.data.task.require_kept(step.distill.kept)
         if plan.data is not None and step.distill is not None and step.distill.imitate.logits is not None:
             plan.data.task.require_loss(step.distill.imitate.logits.loss)
 

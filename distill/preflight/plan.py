@@ -98,6 +98,8 @@ def _note_idle_words(plan: Plan) -> None:
         if step.distill is None:
             continue
         logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
+        if step.distill.kept in ("whole", "auto") and plan.data is not None and plan.data.task.head_labels:
+            plan.notes.append(f"{where}.signals.logits does nothing here: a logit is a label's, and always kept")
         if logits is not None and logits.loss != "mse" and is_number:
             plan.notes.append(
                 f"{where}: a number has no distribution, so logits are compared by mse, without temperature"

@@ -17,7 +17,8 @@ def training(logs: Sequence[dict[str, Any]], metric: str) -> Html:
     figures = []
     for log in logs:
         drawn = plots.curves(log, metric)
-        pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}{_teacher(log)}"
+        pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}"
+        pace += _teacher(log) + _kept(log)
         shown = join([_epochs(log, metric), _last_record(log)])
         if drawn:
             figures.append(markup.figure(log["step"], pace, drawn, shown, plots.curves_key(log)))
@@ -37,6 +38,18 @@ def _teacher(log: dict[str, Any]) -> str:
     words["entropy"] = "entropy of its answers {:.3f} nats"
     told = [text.format(found[name]) for name, text in words.items() if name in found]
     return f"; {', '.join(told)}" if told else ""
+
+
+def _kept(log: dict[str, Any]) -> str:
+    """What was left out of the teacher's logits, where something was."""
+    found = log.get("signals") or {}
+    if "likeliest" not in found:
+        return ""
+    form = found["likeliest"]
+    return (
+        f"; of the teacher's logits the {form['number']} likeliest of {form['classes']:,} tokens were kept, with the "
+        f"mass of the others ({found['bytes_a_token']:.0f} bytes a token; {found['nats']:.2g} nats from whole logits)"
+    )
 
 
 def _epochs(log: dict[str, Any], metric: str) -> Html:

@@ -117,6 +117,12 @@ class MaskedLanguageModelling(LanguageModelling):
             return "it parts the true class from the others, but most tokens are not masked; take kl"
         return super().refuse_loss(asked)
 
+    def refuse_kept(self, asked: str | int | None) -> str | None:
+        """Nothing is said twice of the same tokens."""
+        if asked == "whole" or isinstance(asked, int):
+            return "texts are masked anew in each epoch, so a teacher's logits are asked for once only; say auto"
+        return super().refuse_kept(asked)
+
     def imitated(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits of every real token, masked or not, as DistilBERT's code has it (restrict_ce_to_mask: false)."""
         return logits[batch["attention_mask"].bool()]

@@ -106,6 +106,17 @@ class Task:
         if reason := self.refuse_loss(asked):
             raise CheckpointError(f"imitate.logits.loss: {asked}: {reason}")
 
+    def refuse_kept(self, asked: str | int | None) -> str | None:
+        """Why a teacher's logits can't be kept in a form; None where they can."""
+        if isinstance(asked, int) and self.head_labels:
+            return "a few likeliest are kept of a vocabulary's tokens, and here a logit is a label's; leave it out"
+        return None
+
+    def require_kept(self, asked: str | int | None) -> None:
+        """Raises CheckpointError for a form in which a teacher's logits can't be kept."""
+        if reason := self.refuse_kept(asked):
+            raise CheckpointError(f"signals.logits: {asked}: {reason}")
+
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits at the places that have a right answer, (places, classes)."""
         raise NotImplementedError

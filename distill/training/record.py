@@ -14,7 +14,8 @@ class TrainingLog:
     """What a training did: a record now and then with every term's value and share of the loss (and, less often, of the
     gradient), scores by epoch, and its pace (validation included). `samples` were seen in `seconds`, over all the
     sittings that it took. `teacher` tells of who was imitated, on validation texts: its score, and where it can be said
-    the share of texts on which the student answers as it does, and the entropy of its answers in nats.
+    the share of texts on which the student answers as it does, and the entropy of its answers in nats. `signals` tells
+    what its saved signals take, and what they leave out.
     """
 
     step: str
@@ -28,6 +29,7 @@ class TrainingLog:
     sittings: int = 1
     lower: bool = False  # whether less is better
     teacher: dict[str, float] | None = None
+    signals: dict[str, Any] | None = None
 
     @property
     def best(self) -> dict[str, float]:

@@ -74,6 +74,14 @@ class LogitsTerm(Term):
         return self
 
     @property
+    def needs_whole(self) -> str | None:
+        """Why the loss can do nothing with a few tokens' logits and the mass of all others; None where it can."""
+        return {
+            "mse": "it compares every logit, and mass says nothing of the logits in it",
+            "decoupled_kl": "it parts the true class from the others, and the true class may be among those not kept",
+        }.get(self.loss)
+
+    @property
     def words(self) -> dict[str, float]:
         """What the loss is told beside the logits and the temperature."""
         return self.model_dump(include={"beta", "skew", "target", "others"}, exclude_none=True)
@@ -153,6 +161,17 @@ class Imitate(Settings):
         return {name: term for name, term in named.items() if term is not None}
 
 
+class Kept(Settings):
+    """How the teacher's signals are kept."""
+
+    logits: Literal["auto", "whole", "off"] | Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None,
+        description="what is kept of each token's logits over a vocabulary: a number of likeliest tokens with the mass "
+        "of all others, whole logits, off (nothing of any signal: the teacher runs in every step), or auto, which "
+        "estimates what pays; when not said whole logits, as long as they take less than 4 GB",
+    )
+
+
 class Distill(Training):
     """Train a student to imitate its teacher."""
 
@@ -165,6 +184,9 @@ class Distill(Training):
         default_factory=lambda: Imitate(logits=LogitsTerm(weight=1.0)), description="the terms of the loss"
     )
     temperature: float = Field(2.0, gt=0, description="softens both distributions before they are compared")
+    signals: Annotated[Kept, short("logits")] | None = Field(
+        None, description="how the teacher's signals are kept; a word or number alone is for `logits`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -184,3 +206,22 @@ class Distill(Training):
                 "`finetune`)"
             )
         return value
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Distill:
+        """Some of the logits serve some losses; and what runs in every step keeps nothing."""
+        kept, logits = self.kept, self.imitate.logits
+        if kept in (None, "off", "auto"):
+            return self
+        if self.imitate.attentions is not None:
+            raise ValueError("attentions take a teacher in every step, so no signals are kept; leave `signals` out")
+        if logits is None:
+            raise ValueError("`signals.logits` says how imitated logits are kept; give `imitate.logits` a weight")
+        if kept != "whole" and (reason := logits.needs_whole):
+            raise ValueError(f"signals.logits: {kept}: {logits.loss} takes whole logits: {reason}; say whole, or auto")
+        return self
+
+    @property
+    def kept(self) -> str | int | None:
+        """What is kept of logits over a vocabulary, where the recipe says so."""
+        return self.signals.logits if self.signals is not None else None
