@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from distill import anatomy
+from distill.compiling import is_compiled
 from distill.data import Encoded, Ragged, TokenBatches, collate
 from distill.disk import machine_errors
 from distill.likeliest import Likeliest
@@ -209,6 +210,7 @@ def facts_of(source: Source, encoded: Encoded, likeliest: Likeliest | None = Non
     """What a teacher's signals for a split hang on, beside its bytes."""
     wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked}
     wanted |= {"likeliest": likeliest.facts} if likeliest else {}
+    wanted |= {"compiled": True} if is_compiled(source.model) else {}
     return {"texts": fingerprint(encoded), "dtype": str(source.dtype), **json.loads(json.dumps(wanted))}
 
 

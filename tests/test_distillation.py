@@ -396,10 +396,10 @@ def test_a_training_cut_off_while_it_validates_validates_that_epoch_again(bert, 
     def die() -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill.training.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("distill.training.trainer.SAVE_EVERY", 0.0)
     scores = [0.9, 0.5][:epochs]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("distill.training.loop._Trainer.evaluate", lambda self, *_, **__: die())
+        patch.setattr("distill.training.trainer.Trainer.evaluate", lambda self, *_, **__: die())
         train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
     _, log = train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
     assert log.sittings == 2 and [epoch["score"] for epoch in log.epochs] == scores
@@ -460,14 +460,14 @@ def test_the_dropout_of_a_checkpoint_comes_back_after_training(bert, data):
 
 
 def test_dropout_of_zero_makes_training_deterministic_in_every_family(family, tmp_path):
-    from distill.training.loop import _dropout
+    from distill.training.conditions import dropout
 
     model = load_tiny(tmp_path / family, family).model
     ids = torch.arange(20, 40).reshape(2, 10)
     expected = model(input_ids=ids).logits
     model.train()
     assert not torch.equal(model(input_ids=ids).logits, expected)
-    with _dropout(model, 0.0):
+    with dropout(model, 0.0):
         assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-6)
 
 

@@ -35,7 +35,7 @@ def _carry_out(store: str, recipe: Path, folder: Path, kill_at: int | None, told
     os.environ["DISTILL_STORE"] = store
     assert distill.evaluation
     sys.modules["distill.evaluation.session"].peak_memory = lambda _: 1.0
-    sys.modules["distill.training.loop"].SAVE_EVERY = save_every
+    sys.modules["distill.training.trainer"].SAVE_EVERY = save_every
     events = 0
 
     def dying(before):

@@ -15,6 +15,7 @@ import torch
 from distill import processes
 from distill.augmentation import augment
 from distill.checkpoint import Checkpoint
+from distill.compiling import compiled, require_compiler
 from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.data.more import refusal
 from distill.disk import machine_errors
@@ -45,8 +46,9 @@ def finetune(
     """A checkpoint trained on the labels of the training split, at its best epoch on validation.
 
     The checkpoint given stays as it was; `watch` follows the training and holds its log in the end. Raises
-    TrainingError.
+    TrainingError, and MachineError where there is no compiler and one is wanted.
     """
+    require_compiler(words.compile)
     checkpoint = checkpoint.copy()
     checkpoint.model.requires_grad_(True)
     objective = Lesson(checkpoint.model, data.task, settings.Imitate(labels=settings.Term(weight=1.0)))
@@ -67,8 +69,10 @@ def distill(
 
     The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
     `watch` follows the training and holds its log in the end; `keep` keeps what the teacher says for the next one.
-    Raises CheckpointError where the two don't fit, TrainingError.
+    Raises CheckpointError where the two don't fit, TrainingError, and MachineError where a compiler is wanted and there
+    is none.
     """
+    require_compiler(words.compile)
     data = with_more(data, words)
     student = student.copy()
     student.model.requires_grad_(True)
@@ -91,7 +95,8 @@ def distill(
     widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
     torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
     objective = Lesson(student.model, data.task, imitate, temperature=words.temperature, pairs=pairs, widths=widths)
-    with _scratch(watch) as scratch, _eager([student, teacher] if "attentions" in pairs else []):
+    eager = _eager([student, teacher] if "attentions" in pairs else [])
+    with _scratch(watch) as scratch, eager, compiled(teacher.model, words.compile):
         same = same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
         source = answering(
             teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,

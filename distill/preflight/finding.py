@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill import card, checkpoint, gguf, packages
+from distill.compiling import lacking
 from distill.data.loading import load
 from distill.data.more import MASKED_LM, require_masked_lm
 from distill.errors import CheckpointError, DistillError, RecipeError
@@ -158,6 +159,15 @@ def find_engine(plan: Plan) -> None:
         places["ship"] = "ship.formats"
     if places and importlib.util.find_spec("onnxruntime") is None:
         plan.missing.append(f"{', '.join(places.values())}: {packages.not_installed('onnxruntime')}")
+
+
+def find_compiler(plan: Plan) -> None:
+    """What `compile` needs, told missing once with the first training that asks for it."""
+    steps = [(f"steps.{place}.{step.kind}", step.settings) for place, step in enumerate(plan.recipe.steps)]
+    for where, words in (("teacher.finetune", plan.recipe.teacher.finetune), *steps):
+        if getattr(words, "compile", None) and (reason := lacking()):
+            plan.missing.append(f"{where}.compile: {reason}")
+            return
 
 
 def _head_names(plan: Plan) -> list[str] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from distill import card
 from distill.data.loading import Splits
 from distill.errors import DistillError, RecipeError
-from distill.preflight.finding import find_engine, find_masked_lm, find_student, find_teacher, read_data
+from distill.preflight.finding import find_compiler, find_engine, find_masked_lm, find_student, find_teacher, read_data
 from distill.preflight.heads import check_head, check_losses, check_student_head
 from distill.preflight.more_data import check_more_data
 from distill.preflight.shapes import (
@@ -65,6 +65,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     read_data(plan, fetch)
     find_masked_lm(plan, fetch)
     find_engine(plan)
+    find_compiler(plan)
     _note_idle_words(plan)
     _note_arms(plan)
     for check in (

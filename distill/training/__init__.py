@@ -1,6 +1,8 @@
 """Training: the one loop, what it tells, and what it can go on from."""
 
-from distill.training.loop import Objective, choose_dtype, fit
+from distill.training.conditions import choose_dtype
+from distill.training.loop import fit
 from distill.training.record import TrainingLog, Watch
+from distill.training.trainer import Objective
 
 __all__ = ["Objective", "TrainingLog", "Watch", "choose_dtype", "fit"]

@@ -35,11 +35,28 @@ class Training(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="what the arithmetic runs in; `auto` is bfloat16 where the hardware has it"
     )
+    compile: bool | None = Field(
+        None,
+        description="compile student and teacher (torch.compile) while training: it pays in long trainings, and takes "
+        "a C++ compiler",
+    )
     simulate: Literal["int8"] | None = Field(
         None,
         description="train, and choose the best epoch, with every weight matrix and what enters it rounded as "
         "`quantize` will round them (quantization-aware); the checkpoint keeps its own weights",
     )
+
+    @field_validator("compile")
+    @classmethod
+    def _said(cls, value: bool | None) -> bool | None:
+        """False is what it is when nothing is said, and gives the same key."""
+        return value or None
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Training:
+        if self.compile and self.simulate is not None:
+            raise ValueError("`simulate` changes layers in ways that are not compiled; leave `compile` out")
+        return self
 
 
 class Finetune(Training):
@@ -195,6 +212,15 @@ class Distill(Training):
         if isinstance(value, dict) and value.get("targets") == "teacher" and value.get("imitate") is None:
             return {**value, "imitate": {"labels": 1.0}}
         return value
+
+    @model_validator(mode="after")
+    def _compiles_without_hooks(self) -> Distill:
+        if self.compile and self.imitate.relations is not None:
+            raise ValueError(
+                "`relations` are read off layers through hooks, which are set anew in every step and would be compiled "
+                "anew; leave `compile` or `relations` out"
+            )
+        return self
 
     @field_validator("imitate")
     @classmethod
