@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +15,9 @@ from torch import Tensor
 from distill import card, checkpoint, gguf, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded
+from distill.disk import write_text
 from distill.errors import CheckpointError, MachineError
+from distill.labelling import Pass, labeller
 from distill.recipe import settings
 from distill.saved_signals import Keep, Layout, Saved, facts_of
 from distill.signals import Signals, Wanted, read
@@ -23,6 +26,8 @@ from distill.worth import Asked, Choice, choose
 
 log = logging.getLogger(__name__)
 SAVED_AT_MOST = 4 << 30  # bytes of signals that are kept on disk; beyond it the teacher runs in every step
+
+_PASS = "pass.json"  # how signals were computed
 
 
 class Teacher(Protocol):
@@ -57,7 +62,11 @@ class Live:
     """A model that runs, without gradients, on every batch it is asked about."""
 
     def __init__(self, teacher: Checkpoint, wanted: Wanted, dtype: torch.dtype) -> None:
-        self.model, self.wanted, self.dtype = teacher.model.eval(), wanted, dtype
+        self.teacher, self.model, self.wanted, self.dtype = teacher, teacher.model.eval(), wanted, dtype
+
+    def at(self, dtype: torch.dtype) -> Live:
+        """The same in another precision."""
+        return Live(self.teacher, self.wanted, dtype)
 
     @torch.no_grad()
     def signals(self, batch: dict[str, Tensor]) -> Signals:
@@ -71,6 +80,7 @@ class Live:
 def answering(
     teacher: Checkpoint, encoded: Encoded, wanted: Wanted, *, epochs: float, dtype: torch.dtype,
     scratch: Path, live: bool = True, keep: Keep | None = None, asked: Asked | None = None, off: bool = False,
+    label_pass: Pass | None = None,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
@@ -78,7 +88,8 @@ def answering(
     teacher serves a single epoch, and signals too large to keep, as attentions are; not where `live` is false, because
     the batches that it would be asked about hold another tokenizer's ids. `keep` keeps what is saved for the next
     training; `scratch` is where it lies during this one. `asked` says how logits over a vocabulary are kept, `off`
-    that nothing is. Raises MachineError when there is no room then, CheckpointError.
+    that nothing is, `label_pass` which engine computes what is. Raises MachineError when there is no room then,
+    CheckpointError.
     """
     source = Live(teacher, wanted, dtype)
     if reason := _never_kept(encoded, wanted, off=off):
@@ -89,14 +100,14 @@ def answering(
             )
         log.info("the teacher runs in every step: %s", reason)
         return source
-    choice = Choice()
+    labels, choice = source.at(torch.float32) if label_pass else source, Choice()
     if asked is not None:
-        choice = processes.once(lambda: choose(asked, source, encoded, epochs=epochs, live=live, at_most=SAVED_AT_MOST))
+        choice = processes.once(lambda: choose(asked, labels, encoded, epochs=epochs, live=live, at_most=SAVED_AT_MOST))
         for line in choice.lines:
             log.info("%s", line)
     if choice.form == "live":
         return source
-    layout = Layout(source, encoded, choice.likeliest)
+    layout = Layout(labels, encoded, choice.likeliest)
     if choice.form is None and (reason := _live_instead(layout, live=live, epochs=epochs)):
         log.info("the teacher runs in every step: %s", reason)
         return source
@@ -107,7 +118,7 @@ def answering(
             raise MachineError(f"{room}; {way}, or make room")
         log.warning("the teacher runs in every step: %s", room)
         return source
-    return _saved(source, encoded, layout, scratch / "signals", keep or _make, choice)
+    return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass)
 
 
 def _never_kept(encoded: Encoded, wanted: Wanted, *, off: bool) -> str | None:
@@ -130,15 +141,31 @@ def _live_instead(layout: Layout, *, live: bool, epochs: float) -> str | None:
     return None
 
 
-def _saved(source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice) -> Saved:
+def _saved(
+    source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice, label_pass: Pass | None
+) -> Saved:
     """Signals that are computed once, or were before; says what they take."""
     needed, facts = layout.bytes, facts_of(source, encoded, choice.likeliest)
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
     told += f"; whole logits would take {4 * choice.likeliest.classes:,} a token" if choice.likeliest else ""
     log.info("the teacher's signals are computed once for each text (%s)", told)
-    processes.once(lambda: keep(facts, lambda into: layout.write(source, encoded, into), folder))
+
+    def write(into: Path) -> None:
+        if label_pass is None:
+            layout.write(source, encoded, into)
+            return
+        with labeller(source, encoded, label_pass) as (fast, measured):
+            layout.write(fast, encoded, into)
+        write_text(into / _PASS, json.dumps(measured))
+
+    if label_pass is not None:
+        facts |= {"label_pass": label_pass.facts}
+    processes.once(lambda: keep(facts, write, folder))
     found = layout.read(folder)
     found.told = {"bytes": needed, "bytes_a_token": layout.bytes_a_token, **choice.told}
+    if label_pass is not None:
+        found.told["label_pass"] = json.loads((folder / _PASS).read_text(encoding="utf-8"))
+        log.info("the teacher's signals were computed by %s", found.told["label_pass"]["engine"])
     return found
 
 

@@ -156,9 +156,14 @@ def _work(model: Any) -> float:
 
 def sample(source: Source, encoded: Encoded, classes: int) -> Iterator[Tensor]:
     """The (tokens, classes) logits of the real tokens of some training rows, drawn evenly, in batches."""
-    drawn = np.random.default_rng(0).permutation(len(encoded))
-    counts = np.cumsum(encoded.work[drawn])
-    some = encoded.take(np.sort(drawn[: int(np.searchsorted(counts, _SAMPLE)) + 1]))
+    some = drawn(encoded, _SAMPLE)
     for rows in TokenBatches(some.work, batch_size=32, batch_tokens=max(1, _AT_ONCE // classes)):
         batch = tensors(collate(some, rows), source.model.device)
         yield source.signals(batch).logits[written(batch)]
+
+
+def drawn(encoded: Encoded, tokens: int, rows: int | None = None) -> Encoded:
+    """Rows of a split with so many tokens together, drawn evenly, always the same ones; no more than so many `rows`."""
+    order = np.random.default_rng(0).permutation(len(encoded))[:rows]
+    counts = np.cumsum(encoded.work[order])
+    return encoded.take(np.sort(order[: int(np.searchsorted(counts, tokens)) + 1]))

@@ -25,6 +25,7 @@ from distill.distillation.lesson import Lesson
 from distill.distillation.writing import taught
 from distill.engines import Engine, Torch, answer_all
 from distill.errors import CheckpointError
+from distill.labelling import Pass
 from distill.recipe import settings
 from distill.saved_signals import Keep
 from distill.tasks import Task
@@ -102,6 +103,7 @@ def distill(
             teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,
             dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
             asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
+            label_pass=_label_pass(words, data.task),
         ) if asks_teacher(words) else None  # fmt: skip
         rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
         watch = watch or Watch("distill")
@@ -118,6 +120,12 @@ def _asked(words: settings.Distill, task: Task, student: Checkpoint, teacher: Ch
         return None
     classes = min(model.config.vocab_size for model in (student.model, teacher.model))
     return Asked(words.kept, words.temperature, classes, student.model, words.imitate.logits.needs_whole)
+
+
+def _label_pass(words: settings.Distill, task: Task) -> Pass | None:
+    """How a recipe wants saved signals computed, where it says so."""
+    asked = words.signals
+    return Pass(asked, words.temperature, task) if asked is not None and asked.engine is not None else None
 
 
 def with_more(data: Splits, words: settings.Distill) -> Splits:

@@ -155,6 +155,8 @@ def find_engine(plan: Plan) -> None:
             places.setdefault("quantize", f"steps.{position}.quantize")
         elif step.prune is not None and step.prune.to is not None and step.prune.to.latency is not None:
             places.setdefault("latency", f"steps.{position}.prune.to.latency")
+        elif step.distill is not None and step.distill.labelled_by_graph:
+            places.setdefault("labels", f"steps.{position}.distill.signals.engine")
     if plan.recipe.ship is not None and "onnx" in plan.recipe.ship.formats:
         places["ship"] = "ship.formats"
     if places and importlib.util.find_spec("onnxruntime") is None:

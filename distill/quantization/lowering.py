@@ -23,7 +23,7 @@ from onnx_ir.passes import common
 
 from distill.engines import files_of, pair
 from distill.quantization import arithmetic
-from distill.quantization.products import Lookup, Product, lookups_of, products_of
+from distill.quantization.products import Lookup, Product, lookups_of, products_in, products_of
 
 Precision = Literal["static", "token", "token4", "fp32"]
 RUNTIME = "com.microsoft"
@@ -39,6 +39,15 @@ class Plan:
     ranges: Mapping[str, tuple[float, float]]
     table_bits: int = 8
     group: int = 32  # weights that share a scale in 4 bits
+
+
+def evenly(
+    fp32: Path, start: Precision, ranges: Mapping[str, tuple[float, float]], table_bits: int = 8, group: int = 32
+) -> Plan:
+    """The plan that treats every product of a graph alike; one that shares its bytes with a table goes by token."""
+    tied: Precision = "token" if start == "static" else start
+    products = {product.name: start if product.table is None else tied for product in products_in(fp32)}
+    return Plan(products, ranges, table_bits, group)
 
 
 def lower(fp32: Path, target: Path, plan: Plan) -> None:

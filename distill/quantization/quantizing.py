@@ -17,8 +17,7 @@ from distill.export import write_graph
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import Choice, choose
 from distill.quantization.judging import apart, asked, changed, written
-from distill.quantization.lowering import Plan, Precision, lower
-from distill.quantization.products import products_in
+from distill.quantization.lowering import Precision, evenly, lower
 from distill.recipe import settings
 from distill.tasks import Task
 
@@ -60,12 +59,10 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
     drawn = np.random.default_rng(data.seed).permutation(len(texts))[: words.calibration.examples]
     start: Precision = "token4" if words.weights == "int4" else "static" if words.activations == "static" else "token"
     ranges = calibrate(fp32, texts.take(np.sort(drawn)), data.seed) if start == "static" else {}
-    tied: Precision = "token" if start == "static" else start  # shares its bytes with the table, see lowering
-    products = {product.name: start if product.table is None else tied for product in products_in(fp32)}
-    table_bits = 4 if (words.embeddings or words.weights) == "int4" else 8
+    plan = evenly(fp32, start, ranges, 4 if (words.embeddings or words.weights) == "int4" else 8, words.group)
     choice = choose(
         fp32,
-        Plan(products, ranges, table_bits, words.group),
+        plan,
         held,
         data.task,
         lambda found, expected: changed(data.task, found, expected, _threshold(checkpoint, data.task)),
@@ -73,7 +70,7 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
     )
     if choice.kept:
         up = [f"{name} ({choice.plan.products[name]})" for name in choice.kept]
-        log.info("%d of %d products stay in more bits: %s", len(up), len(products), ", ".join(up))
+        log.info("%d of %d products stay in more bits: %s", len(up), len(plan.products), ", ".join(up))
     if choice.changed > words.changed:
         log.warning(
             "%s changes %.1f %% of the answers to validation texts, or of their loss, more than the %.1f %% of "

@@ -41,15 +41,21 @@ def _teacher(log: dict[str, Any]) -> str:
 
 
 def _kept(log: dict[str, Any]) -> str:
-    """What was left out of the teacher's logits, where something was."""
-    found = log.get("signals") or {}
-    if "likeliest" not in found:
-        return ""
-    form = found["likeliest"]
-    return (
-        f"; of the teacher's logits the {form['number']} likeliest of {form['classes']:,} tokens were kept, with the "
-        f"mass of the others ({found['bytes_a_token']:.0f} bytes a token; {found['nats']:.2g} nats from whole logits)"
-    )
+    """What was left out of the teacher's logits, and which engine gave them, where it wasn't plain torch."""
+    found, told = log.get("signals") or {}, ""
+    if "likeliest" in found:
+        form = found["likeliest"]
+        told += (
+            f"; of the teacher's logits the {form['number']} likeliest of {form['classes']:,} tokens were kept, with "
+            f"the mass of the others ({found['bytes_a_token']:.0f} bytes a token; {found['nats']:.2g} nats from whole "
+            "logits)"
+        )
+    if "label_pass" in found:
+        tried = {trial["engine"]: trial for trial in found["label_pass"]["tried"]}
+        told += f"; the teacher's answers are of {(name := found['label_pass']['engine'])}"
+        if name in tried:
+            told += f", {tried[name]['divergence']:.2g} nats from float32, {tried[name]['agreement']:.1%} the same"
+    return told
 
 
 def _epochs(log: dict[str, Any], metric: str) -> Html:

@@ -179,7 +179,7 @@ class Imitate(Settings):
 
 
 class Kept(Settings):
-    """How the teacher's signals are kept."""
+    """How the teacher's signals are computed and kept."""
 
     logits: Literal["auto", "whole", "off"] | Annotated[int, Field(ge=1, strict=True)] | None = Field(
         None,
@@ -187,6 +187,28 @@ class Kept(Settings):
         "of all others, whole logits, off (nothing of any signal: the teacher runs in every step), or auto, which "
         "estimates what pays; when not said whole logits, as long as they take less than 4 GB",
     )
+    engine: Literal["auto", "float32", "bfloat16", "onnx-fp32", "onnx-int8"] | None = Field(
+        None,
+        description="what computes the signals that are saved: torch in float32 or bfloat16, a graph on ONNX Runtime, "
+        "or, with auto, the fastest of them; used only within the two bounds, measured on training rows against torch "
+        "in float32, which labels where nothing is; when not said torch in the training's dtype",
+    )
+    divergence: float = Field(
+        0.01, gt=0, description="largest mean KL of the engine's answers, in nats at the training's temperature"
+    )
+    agreement: float = Field(0.99, gt=0, le=1, description="smallest share of answers that stay the same")
+
+    @model_validator(mode="after")
+    def _is_of_use(self) -> Kept:
+        idle = [word for word in ("divergence", "agreement") if word in self.model_fields_set]
+        if self.engine in (None, "float32") and any(getattr(self, word) != _BOUNDS[word] for word in idle):
+            raise ValueError(f"{' and '.join(f'`{word}`' for word in idle)} bound another `engine` than float32")
+        if self.engine is not None and self.logits == "off":
+            raise ValueError("`engine` computes signals that are saved, and `logits: off` saves none")
+        return self
+
+
+_BOUNDS = {word: Kept.model_fields[word].default for word in ("divergence", "agreement")}
 
 
 class Distill(Training):
@@ -237,6 +259,11 @@ class Distill(Training):
     def _can_be_kept(self) -> Distill:
         """Some of the logits serve some losses; and what runs in every step keeps nothing."""
         kept, logits = self.kept, self.imitate.logits
+        if self.labelled_by_graph and self.imitate.by_layer:
+            raise ValueError(
+                f"signals.engine: {self.signals.engine}: a graph gives logits alone, and "
+                f"{' and '.join(self.imitate.by_layer)} are imitated too; say bfloat16, or auto"
+            )
         if kept in (None, "off", "auto"):
             return self
         if self.imitate.attentions is not None:
@@ -251,3 +278,8 @@ class Distill(Training):
     def kept(self) -> str | int | None:
         """What is kept of logits over a vocabulary, where the recipe says so."""
         return self.signals.logits if self.signals is not None else None
+
+    @property
+    def labelled_by_graph(self) -> bool:
+        """Whether a graph on ONNX Runtime is asked for to compute the teacher's signals."""
+        return self.signals is not None and self.signals.engine in ("onnx-fp32", "onnx-int8")
