@@ -125,12 +125,21 @@ def relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) -> Tens
     differ, and neither need have `heads` heads of its own. Mean over relation heads and over the tokens that the mask
     keeps, which relate to such tokens only (MiniLMv2, Wang et al. 2021, equations 3 to 5).
     """
-    mine, theirs = (_relations(vectors, mask, heads) for vectors in (student, teacher))
+    mine, theirs = (log_relations(vectors, mask, heads) for vectors in (student, teacher))
     found = (theirs.exp() * (theirs - mine).masked_fill(mask[:, None, None, :] == 0, 0)).sum(-1)
     return _masked_mean(found.mean(1), mask)
 
 
-def _relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
+def relation_to(student: Tensor, mixture: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """`relation` to relations that are there already, such as a mixture of several layers': (batch, heads, tokens,
+    tokens), each row a distribution over the tokens that the mask keeps.
+    """
+    mine = log_relations(student, mask, heads).masked_fill(mask[:, None, None, :] == 0, 0)
+    logs = mixture.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return _masked_mean((mixture * (logs - mine)).sum(-1).mean(1), mask)
+
+
+def log_relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
     """The logarithms of how much each token relates to each, (batch, heads, tokens, tokens)."""
     batch, tokens, width = vectors.shape
     split = vectors.float().view(batch, tokens, heads, width // heads).transpose(1, 2)
@@ -215,6 +224,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cosine": cosine,
     "attention": attention,
     "relation": relation,
+    "relation_to": relation_to,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "squared_error": squared_error,

@@ -91,6 +91,12 @@ def test_sides_are_for_encoder_decoders_alone():
         ("even", 4, 4, [(1, 1), (2, 2), (3, 3), (4, 4)]),
         ("even", 2, 6, [(1, 3), (2, 6)]),
         ("even", 6, 3, [(1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]),
+        ("skip", 6, 12, [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10)]),  # as published
+        ("skip", 3, 12, [(1, 4), (2, 8)]),
+        ("skip", 6, 24, [(1, 4), (2, 8), (3, 12), (4, 16), (5, 20)]),
+        ("skip", 4, 6, [(1, 1), (2, 2), (3, 3)]),
+        ("skip", 4, 4, [(1, 1), (2, 2), (3, 3)]),
+        ("learned", 2, 3, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]),
         ("last", 2, 6, [(1, 5), (2, 6)]),
         ("last", 4, 2, [(3, 1), (4, 2)]),
         ([1, 6], 2, 6, [(1, 1), (2, 6)]),
@@ -116,6 +122,24 @@ def test_student_layers_are_paired_with_teacher_layers(asked, student, teacher, 
 def test_pairs_that_cannot_be_are_errors(asked, words):
     with pytest.raises(CheckpointError, match=words):
         layer_map(asked, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "student", "teacher", "words"),
+    [
+        ("skip", 1, 6, "skip leaves the last layer to the logits, .* the student has no other: take even"),
+        ("skip", 4, 3, "they have 4 and 3: take even"),
+        ("learned", 2, 1, "learned mixes the teacher's layers, and it has 1: there is nothing to mix; take even"),
+    ],
+)
+def test_named_maps_that_make_no_sense_say_why(asked, student, teacher, words):
+    with pytest.raises(CheckpointError, match=rf"imitate.relations.layers: .*{words}"):
+        layer_map(asked, student, teacher, "relations")
+
+
+def test_skip_is_even_without_the_last_where_layers_divide():
+    for student, teacher in ((2, 4), (3, 6), (4, 12), (6, 12), (6, 24)):
+        assert layer_map("skip", student, teacher) == layer_map("even", student, teacher)[:-1]
 
 
 def test_sizes_are_read_in_every_family(family):

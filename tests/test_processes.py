@@ -17,7 +17,8 @@ from distill.store import Store
 from distill.surgery import RECORD
 
 EXACT = {"dropout": 0.0, "dtype": "float32", "batch_size": 9, "batch_tokens": 128, "learning_rate": 1e-3}
-IMITATE = {"logits": 1.0, "hidden_states": 1.0, "relations": 0.1, "labels": 0.5}
+LEARNED = {"weight": 1.0, "layers": "learned", "map_learning_rate": 0.05}
+IMITATE = {"logits": 1.0, "hidden_states": LEARNED, "relations": 0.1, "labels": 0.5}
 STEPS = [{"distill": {**EXACT, "imitate": IMITATE, "epochs": 3}}]
 
 
@@ -58,6 +59,9 @@ def test_two_processes_have_the_losses_of_one_and_write_once(exact, tmp_path, wi
     for name, losses in mine.items():
         assert theirs[name] == pytest.approx(losses, rel=1e-3), name
     told = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("alone", "together")]
+    maps = [report["training"][-1]["layer_maps"]["hidden_states"] for report in told]
+    for layer, shares in maps[0].items():
+        assert maps[1][layer] == pytest.approx(shares, rel=1e-3), layer
     samples = [[one["samples"] for one in report["training"]] for report in told]
     assert samples[0] == samples[1]
     assert done.stdout.count("report:") == 1

@@ -19,7 +19,7 @@ from distill.anatomy.sizes import (
     table_width,
     with_layers,
 )
-from distill.anatomy.states import is_written, place_of, state_pairs
+from distill.anatomy.states import is_written, layer_name, place_of, state_pairs
 
 __all__ = [
     "FAMILIES",
@@ -42,6 +42,7 @@ __all__ = [
     "largest_rank",
     "layer_counts",
     "layer_map",
+    "layer_name",
     "place_of",
     "refuse",
     "size",

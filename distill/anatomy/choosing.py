@@ -36,8 +36,9 @@ def layer_map(
 ) -> list[tuple[int, int]]:
     """Pairs (student layer, teacher layer), counted from 1; 0 is the embeddings' output.
 
-    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `last` pairs the last S of T; `top`
-    pairs the last layer of each, and no other.
+    `even` pairs layer k of S with layer round(k·T/S) of T, DistilBERT's spacing; `skip` all layers but the student's
+    last with every ⌊T/S⌋-th of the teacher's (PKD-Skip, Sun et al. 2019: 2, 4, 6, 8 and 10 for 6 of 12); `last` pairs
+    the last S of T; `top` the last layer of each, and no other; `learned` each with every layer of the teacher.
     Raises CheckpointError when a list has another length than the student has layers, or a layer isn't there.
     """
     if isinstance(layers, Mapping):
@@ -53,6 +54,10 @@ def layer_map(
     elif layers == "last":
         shift = teacher_layers - student_layers
         pairs = [(mine, mine + shift) for mine in range(1, student_layers + 1) if mine + shift >= 1]
+    elif layers == "skip":
+        pairs = _every(student_layers, teacher_layers, term)
+    elif layers == "learned":
+        pairs = _all(student_layers, teacher_layers, term)
     else:
         pairs = [(mine, round(mine * teacher_layers / student_layers)) for mine in range(1, student_layers + 1)]
     for mine, theirs in pairs:
@@ -64,3 +69,23 @@ def layer_map(
     if not pairs:
         raise CheckpointError(f"imitate.{term}.layers pairs no layers")
     return pairs
+
+
+def _every(student_layers: int, teacher_layers: int, term: str) -> list[tuple[int, int]]:
+    stride = teacher_layers // student_layers
+    if student_layers < 2 or stride < 1:
+        reason = f"they have {student_layers} and {teacher_layers}" if stride < 1 else "the student has no other"
+        raise CheckpointError(
+            f"imitate.{term}.layers: skip leaves the last layer to the logits, and pairs those before it with every "
+            f"k-th of the teacher's; {reason}: take even"
+        )
+    return [(mine, mine * stride) for mine in range(1, student_layers)]
+
+
+def _all(student_layers: int, teacher_layers: int, term: str) -> list[tuple[int, int]]:
+    if teacher_layers < 2:
+        raise CheckpointError(
+            f"imitate.{term}.layers: learned mixes the teacher's layers, and it has {teacher_layers}: there is nothing "
+            "to mix; take even"
+        )
+    return [(mine, theirs) for mine in range(1, student_layers + 1) for theirs in range(1, teacher_layers + 1)]

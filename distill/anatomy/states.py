@@ -35,7 +35,9 @@ def state_pairs(
     if not sides[0] and side is not None:
         raise CheckpointError(f"imitate.{term}.side: a {student.get('model_type')} has one side only; leave it out")
     if side == "both" and not isinstance(layers, str):
-        raise CheckpointError(f"imitate.{term}.layers: for both sides it is a word (even, last), not a list")
+        raise CheckpointError(
+            f"imitate.{term}.layers: for both sides it is a word (even, skip, last, top, learned), not a list"
+        )
     pairs = []
     for stack in _SIDES[side or "decoder"] if sides[0] else (None,):
         counts = [_layers(config, stack) for config in (student, teacher)]
@@ -49,6 +51,12 @@ def place_of(config: Mapping[str, Any], state: int) -> tuple[int, int]:
     if is_written(config, state):
         return 1, state - _layers(config, 0) - 2
     return 0, state - 1
+
+
+def layer_name(config: Mapping[str, Any], state: int) -> str:
+    """What people call the layer behind a hidden state: its number, and its side where there are two."""
+    stack, place = place_of(config, state)
+    return f"{('encoder', 'decoder')[stack]} {place + 1}" if _is_two_sided(config) else str(place + 1)
 
 
 def is_written(config: Mapping[str, Any], state: int) -> bool:

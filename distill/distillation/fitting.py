@@ -84,6 +84,15 @@ def layer_pairs(imitate: settings.Imitate, student: dict[str, object], teacher: 
     return pairs
 
 
+def beginnings(imitate: settings.Imitate, student: dict[str, object], teacher: dict[str, object]) -> Pairs:
+    """The pairs at which learned maps begin: those of `even`."""
+    return {
+        term: anatomy.state_pairs("even", asked.side, student, teacher, term)
+        for term, asked in imitate.by_layer.items()
+        if asked.layers == "learned"
+    }
+
+
 def relation_heads(
     asked: settings.RelationsTerm, student: Checkpoint, teacher: Checkpoint, pairs: Pairs, data: Splits
 ) -> int:

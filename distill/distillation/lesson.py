@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill import anatomy, processes
 from distill.distillation.fitting import Pairs, wanted_of
-from distill.losses import LOSSES, bucketed, in_portions, is_known, to_targets
+from distill.distillation.mixing import LayerMap
+from distill.losses import LOSSES, bucketed, in_portions, is_known, log_relations, to_targets
 from distill.recipe import settings
 from distill.signals import Signals, read
 from distill.tasks import NO_TARGET, Task
-from distill.training import Objective
+from distill.training import Objective, Rate
 
 
 class _Part(NamedTuple):
@@ -29,7 +31,7 @@ class Lesson(Objective):
     """What a student is trained on: labels, its teacher's logits, and what both compute on the way to them.
 
     `imitate` holds the terms that count, `pairs` the layers that each of them compares, and `widths` are those of the
-    two's hidden states: where they differ, a projection bridges them.
+    two's hidden states: where they differ, a projection bridges them. `start` has the pairs that learned maps begin at.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Lesson(Objective):
         *,
         temperature: float = 1.0,
         pairs: Pairs | None = None,
+        start: Pairs | None = None,
         widths: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
@@ -52,6 +55,18 @@ class Lesson(Objective):
         bridged = self.wanted.hidden_states if different else ()
         self.projections = nn.ModuleDict({str(mine): nn.Linear(*widths, bias=False) for mine in bridged})
         self.projections.to(student.device)
+        learned = [name for name in self.pairs if name in self.asked and self.asked[name].layers == "learned"]
+        maps = {name: LayerMap(self.pairs[name], (start or {}).get(name, ())) for name in learned}
+        self.maps = nn.ModuleDict(maps).to(student.device)
+
+    def rates(self) -> list[Rate]:
+        """Projections where the recipe says so, and learned maps, which are no weights to make smaller."""
+        asked = self.asked.get("hidden_states")
+        own = asked.projection_learning_rate if asked and len(self.projections) else None
+        bridges = [Rate([*self.projections.parameters()], own)] if own else []
+        return bridges + [
+            Rate([*found.parameters()], self.asked[name].map_rate, decays=False) for name, found in self.maps.items()
+        ]
 
     def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and each term before its weight.
@@ -92,32 +107,54 @@ class Lesson(Objective):
 
     def _hidden_states(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         """A part a pair of layers, on real tokens."""
-        loss, parts = LOSSES[self.asked["hidden_states"].loss], []
-        for mine, theirs in self.pairs["hidden_states"]:
+        name, parts, layers = self.asked["hidden_states"].loss, [], teacher.hidden_states
+        if name == "cosine" and "hidden_states" in self.maps:  # which knows no lengths, so none outweighs another
+            layers = {layer: F.normalize(states.float(), dim=-1) for layer, states in layers.items()}
+        for mine, followed in self._followed("hidden_states", layers):
             states, real = student.hidden_states[mine], self._real(mine, batch)
             if str(mine) in self.projections:
                 states = self.projections[str(mine)](states)
-            parts.append(_Part(loss(states, teacher.hidden_states[theirs], real), real.sum()))
+            parts.append(_Part(LOSSES[name](states, followed, real), real.sum()))
         return parts
 
     def _attentions(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         """A part a pair of layers, of real tokens' attention."""
         parts = []
-        for mine, theirs in self.pairs["attentions"]:
+        for mine, followed in self._followed("attentions", teacher.attentions):
             real = self._real(mine, batch)
-            loss = LOSSES["attention"](student.attentions[mine], teacher.attentions[theirs], real)
+            loss = LOSSES["attention"](student.attentions[mine], followed, real)
             parts.append(_Part(loss, real.sum()))
         return parts
 
     def _relations(self, student: Signals, teacher: Signals, batch: dict[str, Tensor]) -> list[_Part]:
         """A part a pair of layers and what is related in it, between real tokens."""
-        asked, parts = self.asked["relations"], []
-        for mine, theirs in self.pairs["relations"]:
+        asked, parts, learned = self.asked["relations"], [], "relations" in self.maps
+        loss, followed = LOSSES["relation_to" if learned else "relation"], {}
+        for what in asked.of:
+            layers = {layer: vectors for (made, layer), vectors in teacher.vectors.items() if made == what}
+            if learned:  # relations can be mixed, and vectors of different layers can't
+                layers = {layer: self._relations_of(layer, vectors, batch) for layer, vectors in layers.items()}
+            followed[what] = dict(self._followed("relations", layers))
+        for mine in followed[asked.of[0]]:
             real = self._real(mine, batch)
-            for what in asked.of:
-                vectors = student.vectors[what, mine], teacher.vectors[what, theirs]
-                parts.append(_Part(LOSSES["relation"](*vectors, real, asked.heads), real.sum()))
+            parts += [
+                _Part(loss(student.vectors[what, mine], followed[what][mine], real, asked.heads), real.sum())
+                for what in asked.of
+            ]
         return parts
+
+    def _relations_of(self, layer: int, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """How much each of the teacher's tokens relates to each, in one of its layers."""
+        real = self._real(self.maps["relations"].partner(layer), batch)
+        return log_relations(vectors, real, self.asked["relations"].heads).exp()
+
+    def _followed(self, term: str, layers: Mapping[int, Tensor]) -> Iterable[tuple[int, Tensor]]:
+        """The student's layers that a term compares, each with what it follows: a layer of the teacher's, or a mixture
+        of them.
+        """
+        if term in self.maps:
+            return self.maps[term](layers)
+        return ((mine, layers[theirs]) for mine, theirs in self.pairs[term])
 
     def _real(self, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
         """Which tokens of a layer are no padding: of the text that is read, or of the one to write."""

@@ -20,8 +20,16 @@ from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.data.more import refusal
 from distill.disk import machine_errors
 from distill.distillation.comparing import compare
-from distill.distillation.fitting import asks_teacher, relation_heads, require_fit, same_ids, wanted_of
+from distill.distillation.fitting import (
+    asks_teacher,
+    beginnings,
+    relation_heads,
+    require_fit,
+    same_ids,
+    wanted_of,
+)
 from distill.distillation.lesson import Lesson
+from distill.distillation.mixing import told
 from distill.distillation.writing import taught
 from distill.engines import Engine, Torch, answer_all
 from distill.errors import CheckpointError
@@ -68,7 +76,8 @@ def distill(
     """A student trained to imitate its teacher on the training split, and on the extra rows that the teacher labels, at
     its best epoch on validation.
 
-    The student given stays as it was; projections that bridge different widths are trained beside it and left behind.
+    The student given stays as it was; projections that bridge different widths, and learned layer maps, are trained
+    beside it and left behind.
     `watch` follows the training and holds its log in the end; `keep` keeps what the teacher says for the next one.
     Raises CheckpointError where the two don't fit, TrainingError, and MachineError where a compiler is wanted and there
     is none.
@@ -95,7 +104,11 @@ def distill(
     theirs = teacher.encode(data, "train") if asks_teacher(words) else mine
     widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
     torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
-    objective = Lesson(student.model, data.task, imitate, temperature=words.temperature, pairs=pairs, widths=widths)
+    configs = student.model.config.to_dict(), teacher.model.config.to_dict()
+    objective = Lesson(
+        student.model, data.task, imitate, temperature=words.temperature, pairs=pairs,
+        start=beginnings(imitate, *configs), widths=widths,
+    )  # fmt: skip
     eager = _eager([student, teacher] if "attentions" in pairs else [])
     with _scratch(watch) as scratch, eager, compiled(teacher.model, words.compile):
         same = same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
@@ -109,6 +122,8 @@ def distill(
         watch = watch or Watch("distill")
         trained = _train(student, objective, words, data, source, watch, rows)
     watch.log.signals = getattr(source, "told", None) or None
+    if objective.maps:
+        watch.log.layer_maps = processes.once(lambda: told(objective.maps, *configs, watch.log.step))
     processes.once(lambda: compare(trained, teacher, data, watch.log))
     return trained
 

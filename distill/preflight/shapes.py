@@ -112,22 +112,50 @@ def check_ranks(plan: Plan) -> None:
 def check_imitated_layers(plan: Plan) -> None:
     """Layer maps that fit both sides."""
     asked = [
-        (term, words)
-        for step in plan.recipe.steps
+        (f"steps.{place}.distill.imitate.{term}", term, words)
+        for place, step in enumerate(plan.recipe.steps)
         if step.distill is not None
         for term, words in step.distill.imitate.by_layer.items()
     ]
     student, config = _student_config(plan), plan.teacher_config
     if not asked or student is None or config is None:
         return
-    for term, words in asked:
+    for where, term, words in asked:
         for facts in (student, config):
             if reason := anatomy.refuse(facts, term):
                 raise CheckpointError(f"imitate.{term}: {reason}")
             if term != "hidden_states":
                 anatomy.family_of(facts)
         if None not in [anatomy.size(facts, "layers") for facts in (student, config)]:
-            anatomy.state_pairs(words.layers, words.side, student, config, term)
+            pairs = anatomy.state_pairs(words.layers, words.side, student, config, term)
+            _note_learned(plan, where, words, pairs, config)
+        _note_projections(plan, where, words, student, config)
+
+
+def _note_learned(
+    plan: Plan, where: str, words: settings.HiddenStatesTerm | settings.AttentionsTerm | settings.RelationsTerm,
+    pairs: list[tuple[int, int]], teacher: dict[str, Any],
+) -> None:  # fmt: skip
+    """What a learned map costs: every layer that it may mix has to be asked for."""
+    width = anatomy.size(teacher, "hidden_size")
+    if words.layers != "learned" or width is None:
+        return
+    vectors = len(words.of) if isinstance(words, settings.RelationsTerm) else 1
+    layers = len({theirs for _, theirs in pairs})
+    kept = f"about {2 * vectors * width * layers:,} bytes a token, where its signals are kept"
+    if isinstance(words, settings.AttentionsTerm):
+        kept = "attentions of all of them are in memory at once"
+    plan.notes.append(f"{where}.layers: learned takes {layers} layers of the teacher, not one a student layer: {kept}")
+
+
+def _note_projections(
+    plan: Plan, where: str, words: settings.Settings, student: dict[str, Any], teacher: dict[str, Any]
+) -> None:
+    widths = {anatomy.size(facts, "hidden_size") for facts in (student, teacher)}
+    if getattr(words, "projection_learning_rate", None) is not None and len(widths) == 1 and None not in widths:
+        plan.notes.append(
+            f"{where}.projection_learning_rate does nothing here: both are {widths.pop()} wide: nothing is projected"
+        )
 
 
 def check_length(plan: Plan) -> None:

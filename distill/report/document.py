@@ -161,7 +161,24 @@ def _training_table(logs: list[dict[str, Any]]) -> str:
             f"| {log['step']} | {log['best_epoch']:g} | {scores} | {last['loss']:.3g} | {terms} "
             f"| {log['samples_per_second']:.0f} | {log['dtype']} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for log in logs for line in _layer_maps(log))])
+
+
+def _layer_maps(log: dict[str, Any]) -> list[str]:
+    """A table a learned map: how much of each of the teacher's layers was in what each of the student's followed."""
+    lines = []
+    for term, rows in (log.get("layer_maps") or {}).items():
+        theirs = list(dict.fromkeys(layer for row in rows.values() for layer in row))
+        title = (
+            f"{log['step']}, {term.replace('_', ' ')}: how much of each of the teacher's layers a student's followed"
+        )
+        head = ["student layer", *(f"teacher's {layer}" for layer in theirs)]
+        lines += ["", title, "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+        lines += [
+            f"| {mine} | {' | '.join(f'{row[layer]:.2f}' if layer in row else '–' for layer in theirs)} |"
+            for mine, row in rows.items()
+        ]
+    return lines
 
 
 def _parity_table(parity: dict[str, Any]) -> str:

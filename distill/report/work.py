@@ -19,7 +19,7 @@ def training(logs: Sequence[dict[str, Any]], metric: str) -> Html:
         drawn = plots.curves(log, metric)
         pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}"
         pace += _teacher(log) + _kept(log)
-        shown = join([_epochs(log, metric), _last_record(log)])
+        shown = join([_epochs(log, metric), _last_record(log), _layer_maps(log)])
         if drawn:
             figures.append(markup.figure(log["step"], pace, drawn, shown, plots.curves_key(log)))
         elif shown:
@@ -88,6 +88,19 @@ def _last_record(log: dict[str, Any]) -> Html:
         told = ["–", "–"] if last is None else [f"{last['weight']:g}", _share(last["share"])]
         body.append([name, *values, *told, _share(terms[name]["gradient"]) if name in terms else "–"])
     return markup.table(head, body, name="terms of the loss")
+
+
+def _layer_maps(log: dict[str, Any]) -> Html:
+    """How much of each of the teacher's layers was in what each of the student's followed, where that was learned."""
+    tables = []
+    for term, rows in (log.get("layer_maps") or {}).items():
+        theirs = list(dict.fromkeys(layer for row in rows.values() for layer in row))
+        body = [
+            [mine, *(_share(row[layer]) if layer in row else "–" for layer in theirs)] for mine, row in rows.items()
+        ]
+        head = [f"{term.replace('_', ' ')}: student layer", *(f"teacher's {layer}" for layer in theirs)]
+        tables.append(markup.table(head, body, name=f"learned layer map of {term}"))
+    return join(tables)
 
 
 def _share(share: float) -> str:

@@ -21,6 +21,7 @@ def read(report: dict[str, Any]) -> dict[str, Any]:
             ["step", "epoch", "score"],
             [[run["step"], e["epoch"], e["score"]] for run in report["training"] for e in run["epochs"]],
         ),
+        "layer_maps": _layer_maps(report["training"]),
         "expectations": _table(
             ["expected", "bound", "measured", "met"],
             [[told["word"], str(told["bound"]), told["measured"], told["met"]] for told in report["expect"]],
@@ -97,6 +98,18 @@ def _controls(controls: dict[str, Any] | None) -> Table:
         for seed, score in zip(controls["seeds"], arm["scores"], strict=True)
     ]
     return _table(["arm", "seed", "score"], data)
+
+
+def _layer_maps(training: list[dict[str, Any]]) -> Table:
+    """The weights of learned maps, one a line."""
+    data = [
+        [run["step"], term, mine, theirs, share]
+        for run in training
+        for term, rows in (run.get("layer_maps") or {}).items()
+        for mine, row in rows.items()
+        for theirs, share in row.items()
+    ]
+    return _table(["step", "term", "student_layer", "teacher_layer", "weight"], data)
 
 
 def _ledger(ledger: Any) -> Table:

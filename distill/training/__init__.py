@@ -2,7 +2,8 @@
 
 from distill.training.conditions import choose_dtype
 from distill.training.loop import fit
+from distill.training.rates import Rate
 from distill.training.record import TrainingLog, Watch
 from distill.training.trainer import Objective
 
-__all__ = ["Objective", "TrainingLog", "Watch", "choose_dtype", "fit"]
+__all__ = ["Objective", "Rate", "TrainingLog", "Watch", "choose_dtype", "fit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from distill.signals import Signals
 from distill.training.continuing import seal
 from distill.training.doubts import warn
 from distill.training.gradients import gradient_shares
+from distill.training.rates import Rate, set_apart
 from distill.training.record import Clock, TrainingLog, Watch
 
 _RECORDS = 100  # how many points of the loss curves are kept
@@ -45,6 +46,10 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and each term before its weight."""
         raise NotImplementedError
+
+    def rates(self) -> Sequence[Rate]:
+        """What is trained at a learning rate of its own."""
+        return ()
 
 
 class _RowNumbers(Dataset):
@@ -96,6 +101,13 @@ class Trainer(transformers.Trainer):
         turn = (self.args.seed, 1 + self.batches.epoch)  # the turn of what is scored is 0
         batch = collate(self.train_rows, processes.share_of(rows), turn)
         return {name: torch.as_tensor(array) for name, array in batch.items()} | {"whole": torch.tensor(len(rows))}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with what has a learning rate of its own in groups of its own."""
+        if self.optimizer is None:
+            super().create_optimizer(model)
+            set_apart(self.optimizer, self.accelerator.unwrap_model(self.model).rates())
+        return self.optimizer
 
     def compute_loss(
         self,

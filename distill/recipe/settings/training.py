@@ -104,14 +104,21 @@ class LogitsTerm(Term):
         return self.model_dump(include={"beta", "skew", "target", "others"}, exclude_none=True)
 
 
+_Map = Literal["even", "skip", "last", "top", "learned"] | list[int] | dict[int, int]
+
+
 class _LayeredTerm(Term):
     """A term that compares layers."""
 
-    layers: Literal["even", "last", "top"] | list[int] | dict[int, int] = Field(
+    layers: _Map = Field(
         "even",
-        description="which teacher layer each student layer follows: even (spread over all), last (the last ones), top "
-        "(the last of each alone), a list of teacher layers (one a student layer) or {student layer: teacher layer}; "
-        "layers count from 1, and 0 is the embeddings",
+        description="which teacher layer each student layer follows: even (spread over all), skip (every k-th, the "
+        "last left out), last (the last ones), top (the last of each alone), learned (a mixture of all, whose weights "
+        "are trained along), a list of teacher layers (one a student layer) or {student layer: teacher layer}; layers "
+        "count from 1, and 0 is the embeddings",
+    )
+    map_learning_rate: float | None = Field(
+        None, gt=0, lt=1, description="learned: the highest learning rate of the map's own weights; 0.01 if not said"
     )
     side: Literal["encoder", "decoder", "both"] | None = Field(
         None, description="of an encoder-decoder, whose layers these are; the decoder's when not said"
@@ -125,11 +132,29 @@ class _LayeredTerm(Term):
             return value
         return {int(key) if isinstance(key, str) and key.isdecimal() else key: layer for key, layer in value.items()}
 
+    @model_validator(mode="after")
+    def _learned(self) -> _LayeredTerm:
+        if self.map_learning_rate is not None and self.layers != "learned":
+            raise ValueError(f"`map_learning_rate` belongs to `layers: learned`, not to {self.layers}")
+        return self
+
+    @property
+    def map_rate(self) -> float:
+        """The learning rate of a learned map: far above a student's, as its few weights start at nearly nothing."""
+        return self.map_learning_rate or 0.01
+
 
 class HiddenStatesTerm(_LayeredTerm):
     """Imitate the teacher's hidden states on real tokens."""
 
     loss: Literal["cosine", "mse"] = Field("cosine", description="how far a student's vector is from the teacher's")
+    projection_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="the highest learning rate of the projections that bridge different widths; the student's own "
+        "`learning_rate` when not said",
+    )
 
 
 class AttentionsTerm(_LayeredTerm):
@@ -143,7 +168,7 @@ class RelationsTerm(_LayeredTerm):
     softmax(A Aᵀ / √d), so that neither widths nor head counts must match.
     """
 
-    layers: Literal["even", "last", "top"] | list[int] | dict[int, int] = Field(
+    layers: _Map = Field(
         "top",
         description="which teacher layer each student layer follows: top (the last of each alone, as in MiniLMv2), or "
         "as for hidden states",
