@@ -135,8 +135,9 @@ def relation_to(student: Tensor, mixture: Tensor, mask: Tensor, heads: int) -> T
     tokens), each row a distribution over the tokens that the mask keeps.
     """
     mine = log_relations(student, mask, heads).masked_fill(mask[:, None, None, :] == 0, 0)
-    logs = mixture.clamp(min=torch.finfo(torch.float32).tiny).log()
-    return _masked_mean((mixture * (logs - mine)).sum(-1).mean(1), mask)
+    theirs = mixture.float()
+    found = (theirs * (theirs.clamp(min=torch.finfo(torch.float32).tiny).log() - mine)).sum(-1)
+    return _masked_mean(found.mean(1), mask)
 
 
 def log_relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:

@@ -278,14 +278,24 @@ def test_bfloat16_is_computed_in_float32(name):
         "binary_cross_entropy": tensor((TEACHER > 0).astype(float)),
     }.get(name, tensor(TEACHER).bfloat16())
     words = {"labels": tensor([0, 1, 2, 3, -100])} if name == "decoupled_kl" else {}
-    if name in ("attention", "relation"):
-        shape = (3, 2, 6, 6) if name == "attention" else (3, 6, 8)
-        student, other = (tensor(softmax(RNG.normal(size=shape))).bfloat16() for _ in range(2))
-        words = {"mask": tensor(MASK)} | ({"heads": 2} if name == "relation" else {})
+    if name in ("attention", "relation", "relation_to"):
+        shapes = [(3, 2, 6, 6) if name == "attention" else (3, 6, 8), (3, 6, 8) if name == "relation" else (3, 2, 6, 6)]
+        student, other = (tensor(softmax(RNG.normal(size=shape))).bfloat16() for shape in shapes)
+        words = {"mask": tensor(MASK)} | ({"heads": 2} if name != "attention" else {})
     found = LOSSES[name](student, other, **words)
     exact = LOSSES[name](student.float(), other.float() if other.dtype == torch.bfloat16 else other, **words)
     assert found.dtype == torch.float32
     assert found.item() == exact.item()
+
+
+def test_relations_that_are_there_already_are_those_of_vectors():
+    mine, theirs, mask = tensor(MINE).requires_grad_(), tensor(THEIRS), tensor(MASK)
+    mixture = losses.log_relations(theirs, mask, 4).exp()
+    found = losses.relation_to(mine, mixture, mask, 4)
+    assert found.item() == pytest.approx(losses.relation(mine, theirs, mask, 4).item(), rel=1e-5)
+    assert losses.relation_to(theirs, mixture, mask, 4).item() == pytest.approx(0, abs=1e-6)
+    found.backward()
+    assert torch.isfinite(mine.grad).all()
 
 
 @pytest.mark.parametrize("name", SOFT)
