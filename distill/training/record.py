@@ -15,8 +15,8 @@ class TrainingLog:
     gradient), scores by epoch, and its pace (validation included). `samples` were seen in `seconds`, over all the
     sittings that it took. `teacher` tells of who was imitated, on validation texts: its score, and where it can be said
     the share of texts on which the student answers as it does, and the entropy of its answers in nats. `signals` tells
-    what its saved signals take, and what they leave out. `layer_maps` has the weights of learned maps at the best epoch:
-    by term, student's layer and teacher's.
+    what its saved signals take, and what they leave out. `layer_maps` has the weights of learned maps at the best
+    epoch, by term, student's layer and teacher's.
     """
 
     step: str
