@@ -1,0 +1,38 @@
+"""The formats that a folder holds, and its files: the section What is in this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.engines import GRAPHS, ROUNDED
+
+
+def contents(facts: Mapping[str, Any]) -> str:
+    """The section What is in this folder: a line a file."""
+    lines = []
+    if "transformers" in facts["formats"]:
+        lines.append("transformers/      config, safetensors and tokenizer; stock from_pretrained loads it")
+    if bits := fewest_bits(facts):
+        graph = GRAPHS[f"onnx-{bits}"]
+        lines.append(f"onnx/              model.onnx (fp32), {graph}, tokenizer.json, config.json (label names)")
+    lines += [
+        "recipe.yaml        how it was made",
+        "report.json        every figure, for programs",
+        "manifest.json      SHA-256 and size of every file, labels, preprocessing, what is claimed",
+    ]
+    if "predictions.npz" in facts["extras"]:
+        lines.append("predictions.npz    what each row of the table predicted on the test split; no texts")
+    if "report.html" in facts["extras"]:
+        lines.append("report.html        the report as a page, with plots")
+    return code("\n".join(lines), "")
+
+
+def fewest_bits(facts: Mapping[str, Any]) -> str | None:
+    """`int8` or `int4`, where a graph in so few bits is shipped."""
+    return next((form.removeprefix("onnx-") for form in ROUNDED if form in facts["formats"]), None)
+
+
+def code(text: str, language: str = "python") -> str:
+    """A fenced block."""
+    return f"```{language}\n{text}\n```"
