@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from distill import anatomy
 from distill.compiling import is_compiled
-from distill.data import Encoded, Ragged, TokenBatches, collate
+from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
 from distill.disk import machine_errors
 from distill.likeliest import Likeliest
 from distill.signals import Kept, Signals, Wanted, tensors
@@ -223,7 +223,11 @@ def fingerprint(encoded: Encoded, *, written: bool = True) -> str:
     if written and encoded.decoder_start is not None:
         read += [encoded.targets.values, encoded.targets.offsets, np.array(encoded.decoder_start)]
     for array in read:
-        found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        if array is None or array.ndim == 0:
+            found.update(b"none" if array is None else array.tobytes())
+            continue
+        for part in arrays.portions(len(array)):
+            found.update(np.ascontiguousarray(array[part]).tobytes())
     return found.hexdigest()
 
 

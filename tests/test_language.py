@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from distill import Data, Distill, Finetune, Predictor, distill, finetune, library, load_data
 from distill import checkpoint as checkpoints
-from distill.data import collate, overlap, packing
+from distill.data import arrays, collate, overlap, packing
 from distill.data.encoding import Rows
 from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts, frame_of
@@ -161,9 +161,10 @@ def test_a_corpus_of_less_than_two_blocks_is_refused_with_the_way_out():
 def test_a_large_corpus_lies_in_a_file(monkeypatch):
     lines = texts(*(text for text, _ in rows(300)))
     expected = encode_texts(lines, tokenizer_of("bert"), 16, "train", packed=True)
-    monkeypatch.setattr(packing, "_IN_MEMORY", 500)
+    monkeypatch.setattr(arrays, "IN_MEMORY", 500)
+    monkeypatch.setattr(arrays, "PORTION", 7)
     found = encode_texts(lines, tokenizer_of("bert"), 16, "train", packed=True)
-    assert isinstance(found.ids, np.memmap) and isinstance(found.sizes, np.memmap)
+    assert all(isinstance(array.base, np.memmap) for array in (found.ids, found.sizes, found.offsets))
     assert (found.ids == expected.ids).all() and (found.sizes == expected.sizes).all()
     assert (found.offsets == expected.offsets).all()
 

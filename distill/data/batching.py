@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
+from distill.data import arrays
 from distill.data.encoding import Encoded, Ragged
 from distill.tasks import NO_TARGET
 
@@ -21,7 +24,8 @@ def collate(encoded: Encoded, rows: Sequence[int], turn: tuple[int, ...] = (0,))
     are masked by `turn` (in training the seed and the epoch) and their number alone. A row that is read in several
     windows is as many sequences of the batch, one behind the other, and still one of `rows`.
     """
-    lengths = encoded.lengths[rows] if encoded.windows is None else encoded.windows.values[encoded.windows.places(rows)]
+    windows = encoded.windows
+    lengths = encoded.tokens.lengths_of(rows) if windows is None else windows.values[windows.places(rows)]
     real = np.arange(int(lengths.max())) < lengths[:, None]
     batch = {"input_ids": encoded.tokens.padded(rows, encoded.pad, lengths), "attention_mask": real.astype(np.int64)}
     if encoded.types is not None:
@@ -57,9 +61,14 @@ class TokenBatches:
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, batch_tokens: int, seed: int | None = None) -> None:
-        self.rounded = -(-np.asarray(lengths) // _STEP) * _STEP
+        lengths = np.asarray(lengths)
+        self.rounded = arrays.filled(len(lengths), np.int32, lambda part: -(-lengths[part] // _STEP) * _STEP)
         self.seed, self.epoch = seed, 0
-        self.cuts = _cut(np.sort(self.rounded), batch_size, batch_tokens)
+        self.counts: Counter[int] = Counter()
+        for part in arrays.portions(len(lengths)):
+            found, often = np.unique(self.rounded[part], return_counts=True)
+            self.counts.update(dict(zip(found.tolist(), often.tolist(), strict=True)))
+        self.cuts = _cut(sorted(self.counts.items()), batch_size, batch_tokens)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose order comes next."""
@@ -70,20 +79,39 @@ class TokenBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.seed is None:
-            order, turns = np.argsort(self.rounded, kind="stable"), np.arange(len(self))
+            order, turns = self._order(None), np.arange(len(self))
         else:
             rng = np.random.default_rng((self.seed, self.epoch))
-            order = np.lexsort((rng.random(len(self.rounded)), self.rounded))
-            turns = rng.permutation(len(self))
+            draws = arrays.zeros(len(self.rounded), np.float64)
+            rng.random(out=draws)
+            order, turns = self._order(draws), rng.permutation(len(self))
         for turn in turns:
             yield order[self.cuts[turn] : self.cuts[turn + 1]].tolist()
 
+    def _order(self, draws: np.ndarray | None) -> np.ndarray:
+        """Row numbers by length, and rows of a length by what was drawn for them, or as they stand."""
+        order, at = arrays.zeros(len(self.rounded), np.int64), 0
+        for length, number in sorted(self.counts.items()):
+            shares = 1 if draws is None else -(-number // arrays.PORTION)  # rows of a length, sorted share by share
+            for share in range(shares):
+                rows = arrays.places(len(self.rounded), partial(self._in, length, draws, share, shares))
+                order[at : at + len(rows)] = rows if draws is None else rows[np.argsort(draws[rows], kind="stable")]
+                at += len(rows)
+        return order
 
-def _cut(lengths: np.ndarray, batch_size: int, batch_tokens: int) -> list[int]:
-    """Where each batch of rising lengths begins, and the end."""
-    cuts = [0]
-    for position, length in enumerate(lengths):
-        rows = position - cuts[-1] + 1
-        if rows > 1 and (rows > batch_size or rows * length > batch_tokens):
-            cuts.append(position)
-    return [*cuts, len(lengths)]
+    def _in(self, length: int, draws: np.ndarray | None, share: int, shares: int, part: slice) -> np.ndarray:
+        found = self.rounded[part] == length
+        if shares == 1:
+            return found
+        return found & (np.minimum((draws[part] * shares).astype(np.int64), shares - 1) == share)
+
+
+def _cut(counts: Sequence[tuple[int, int]], batch_size: int, batch_tokens: int) -> np.ndarray:
+    """Where each batch of rising lengths begins, and the end; `counts` says how many rows a length has."""
+    cuts, end = [0], 0
+    for length, number in counts:
+        start, end = end, end + number
+        most = max(1, min(batch_size, batch_tokens // max(1, length)))
+        while cuts[-1] + most < end:
+            cuts.append(max(start, cuts[-1] + most))
+    return np.array([*cuts, end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from distill.data import arrays
 from distill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,16 +27,44 @@ class Rows:
     """One split: `texts` holds one or more texts a row, `labels` what is right; both can be written as JSON."""
 
     texts: Sequence[tuple[str, ...]]
-    labels: list[Any]
+    labels: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, positions: Sequence[int]) -> Rows:
         """Some of the rows, in the order given; texts that are read when they are asked for stay so."""
-        take = getattr(self.texts, "take", None)
-        texts = take(positions) if take else [self.texts[i] for i in positions]
-        return Rows(texts, [self.labels[i] for i in positions])
+        return Rows(_taken(self.texts, positions), _taken(self.labels, positions))
+
+
+def _taken(values: Sequence[Any], positions: Sequence[int]) -> Sequence[Any]:
+    take = getattr(values, "take", None)
+    return take(positions) if take else [values[i] for i in positions]
+
+
+@dataclass(frozen=True)
+class Alike(Sequence[Any]):
+    """The same label for so many rows."""
+
+    label: Any
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self.label] * len(range(*place.indices(self.number)))
+        if not -self.number <= place < self.number:
+            raise IndexError(place)
+        return self.label
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.repeat(self.label, self.number)
+
+    def take(self, positions: Sequence[int]) -> Alike:
+        """As many as there are positions."""
+        return Alike(self.label, len(positions))
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,12 @@ class Ragged:
     @property
     def lengths(self) -> np.ndarray:
         """Values in each row."""
-        return np.diff(self.offsets)
+        return arrays.differences(self.offsets)
+
+    def lengths_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Values in each of some rows."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return self.offsets[chosen + 1] - self.offsets[chosen]
 
     def places(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Where the values of some rows are, end to end."""
@@ -62,15 +97,14 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> Ragged:
         """Some of the rows, in the order given."""
-        return Ragged(self.values[self.places(rows)], np.cumsum([0, *self.lengths[rows]]))
+        return Ragged(self.values[self.places(rows)], arrays.ends(self.lengths_of(rows)))
 
     def padded(self, rows: Sequence[int], fill: int, lengths: np.ndarray | None = None) -> np.ndarray:
         """Rows side by side, (rows, longest) int64, shorter ones filled up on the right.
 
         `lengths` cuts the same values, end to end, into other sequences than the rows.
         """
-        chosen = np.asarray(rows)
-        lengths = self.offsets[chosen + 1] - self.offsets[chosen] if lengths is None else lengths
+        lengths = self.lengths_of(rows) if lengths is None else lengths
         found = np.full((len(lengths), int(lengths.max())), fill, dtype=np.int64)
         found[np.arange(found.shape[1]) < lengths[:, None]] = self.values[self.places(rows)]
         return found
@@ -115,7 +149,7 @@ class Encoded:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens in each row, special ones included."""
-        return np.diff(self.offsets)
+        return self.tokens.lengths
 
     @property
     def work(self) -> np.ndarray:
@@ -139,7 +173,7 @@ class Encoded:
             self,
             ids=self.ids[places],
             types=None if self.types is None else self.types[places],
-            offsets=np.cumsum([0, *self.lengths[rows]]),
+            offsets=arrays.ends(self.tokens.lengths_of(rows)),
             labels=self.labels[rows],
             sizes=None if self.sizes is None else self.sizes[places],
             targets=None if self.targets is None else self.targets.take(rows),
@@ -177,8 +211,7 @@ class Sheet:
     """Rows of tokens, written one behind the other."""
 
     def __init__(self) -> None:
-        self.ids: list[np.ndarray] = []
-        self.types: list[np.ndarray] = []
+        self.ids, self.types, self.lengths = (arrays.Growing(kind) for kind in (np.int32, np.int32, np.int64))
         self.truncated = 0
 
     def add(self, encoding: Encoding) -> None:
@@ -187,8 +220,9 @@ class Sheet:
 
     def write(self, ids: Sequence[int], types: Sequence[int], *, cut: bool = False) -> None:
         """A row of token ids and token types; `cut` says that it isn't the whole text."""
-        self.ids.append(np.asarray(ids, dtype=np.int32))
-        self.types.append(np.asarray(types, dtype=np.int32))
+        self.ids.extend(ids)
+        self.types.extend(types)
+        self.lengths.extend((len(ids),))
         self.truncated += cut
 
     def encoded(self, labels: np.ndarray, tokenizer: PreTrainedTokenizerBase, **more: Any) -> Encoded:
@@ -199,9 +233,9 @@ class Sheet:
     def laid_out(self, labels: np.ndarray, pad: int, *, typed: bool, **more: Any) -> Encoded:
         """All rows, for whoever knows no more of the tokenizer than its padding."""
         return Encoded(
-            ids=np.concatenate(self.ids),
-            types=np.concatenate(self.types) if typed else None,
-            offsets=np.cumsum([0, *map(len, self.ids)]),
+            ids=self.ids.whole(),
+            types=self.types.whole() if typed else None,
+            offsets=arrays.ends(self.lengths.whole()),
             labels=labels,
             pad=pad,
             truncated=self.truncated,

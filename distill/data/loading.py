@@ -6,14 +6,15 @@ import hashlib
 import itertools
 import json
 import logging
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.data import overlap, sources, splitting
+import numpy as np
+
+from distill.data import arrays, overlap, sources, splitting
 from distill.data.decoders import Decoder
 from distill.data.encoding import Encoded, Rows
 from distill.data.held_out import HeldOut
@@ -243,24 +244,20 @@ def _keep_apart(
     held = [name for name in ("test", "validation") if name in given]
     number = sum(len(rows) for rows in given.values())
     every = itertools.chain.from_iterable(reader.texts(given[name]) for name in (*held, "train"))
-    groups = overlap.group(list(every)) if number <= overlap.LARGE else overlap.group_equal(every, number)
-    in_group: dict[str, list[int]] = {}
-    start = 0
-    for name in (*held, "train"):
-        in_group[name] = groups[start : start + len(given[name])]
-        start += len(given[name])
+    groups = overlap.group(every) if number <= overlap.LARGE else overlap.group_equal(every, number)
     notes = [f"{number} rows: only equal texts count as duplicates of each other"] if number > overlap.LARGE else []
-    seen: set[int] = set()
-    kept = dict(given)
+    kept, seen, start = dict(given), arrays.zeros(number, bool), 0
     for name in (*held, "train"):
-        clean = [i for i, number in enumerate(in_group[name]) if number not in seen]
-        dropped = len(given[name]) - len(clean)
+        mine, start = groups[start : start + len(given[name])], start + len(given[name])
+        clean = arrays.places(len(mine), lambda part, mine=mine: ~seen[mine[part]])
+        for part in arrays.portions(len(mine)):
+            seen[mine[part]] = True
+        dropped = len(mine) - len(clean)
         if dropped:
-            notes.append(f"{dropped} of {len(given[name])} {name} rows dropped: near-duplicates of held-out rows")
-        kept[name] = given[name].take(clean)
-        seen |= set(in_group[name])
-        in_group[name] = [in_group[name][i] for i in clean]
-    repeated = sum(n for n in Counter(in_group["train"]).values() if n > 1)
+            notes.append(f"{dropped} of {len(mine)} {name} rows dropped: near-duplicates of held-out rows")
+            kept[name] = given[name].take(clean)
+            mine = arrays.filled(len(clean), np.int64, lambda part, mine=mine, clean=clean: mine[clean[part]])
+    repeated = splitting.repeated(mine)
     if repeated:
         notes.append(f"{repeated} of {len(kept['train'])} rows have near-duplicates; they are kept in one split")
     shares = {name: getattr(data, name) for name in ("validation", "test") if name not in given}
@@ -269,7 +266,7 @@ def _keep_apart(
             f"data: validation and test together take {sum(shares.values()):g} of the rows; leave some to train on"
         )
     train = kept["train"]
-    cut = splitting.split(in_group["train"], reader.kinds(train, task), shares, seed)
+    cut = splitting.split(mine, reader.kinds(train, task), shares, seed)
     return {**kept, **{name: train.take(rows) for name, rows in cut.items()}}, notes
 
 

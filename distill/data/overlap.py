@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import ceil
 
@@ -19,9 +19,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
+from distill.data import arrays
+from distill.data.encoding import Ragged
+
 LARGE = 200_000  # rows; among more only equal ones are looked for
 SIMILARITY = 0.8
 RUN = 5
+_WAITING = 1 << 16  # bytes of hashes
 _WORD = re.compile(r"\w+")
 
 
@@ -31,68 +35,113 @@ def normalise(text: str) -> str:
     return " ".join(_WORD.findall(folded)) or folded.strip()  # a text of signs alone is itself
 
 
-def group(texts: Sequence[Sequence[str]]) -> list[int]:
+def group(texts: Iterable[Sequence[str]]) -> np.ndarray:
     """A group number for each row; rows that are near-duplicates, directly or through others, share one.
 
-    A row is one or two texts; two rows are alike when they are alike in each of their texts.
+    A row is one or two texts; two rows are alike when they are alike in each of their texts. Of a text its hash and
+    those of its runs are held, of large corpora in mapped files.
     """
-    pairs = _alike(texts)
-    if not pairs:
-        return list(range(len(texts)))
-    rows, columns = zip(*pairs, strict=True)
-    graph = coo_array(([1] * len(pairs), (rows, columns)), shape=(len(texts), len(texts)))
-    return connected_components(graph, directed=False)[1].tolist()
+    rows = _Hashed(texts)
+    first = _first_equal(rows.digests)
+    again = np.flatnonzero(first != np.arange(len(rows)))
+    pairs = np.array(_similar(rows, first), dtype=np.int64).reshape(-1, 2)
+    ones, others = np.concatenate([pairs, np.stack([first[again], again], axis=1)]).T
+    graph = coo_array((np.ones(len(ones), np.int8), (ones, others)), shape=(len(rows), len(rows)))
+    return connected_components(graph, directed=False)[1]
 
 
-def group_equal(texts: Iterable[Sequence[str]], number: int) -> list[int]:
-    """As `group`, of texts that are equal after normalisation alone; 16 bytes a row are held, and no text."""
-    found = np.empty((number, 2), dtype=np.uint64)
-    for position, row in enumerate(tqdm(texts, desc="duplicates", total=number, leave=False)):
-        whole = "\0".join(normalise(text) for text in row).encode("utf-8", "surrogatepass")
-        found[position] = np.frombuffer(hashlib.blake2b(whole, digest_size=16).digest(), dtype=np.uint64)
-    return np.unique(found, axis=0, return_inverse=True)[1].ravel().tolist()
+def group_equal(texts: Iterable[Sequence[str]], number: int) -> np.ndarray:
+    """As `group`, of texts that are equal after normalisation alone; each row's group is the first row of its kind.
+
+    16 bytes a row are held, and no text; of many rows in a mapped file.
+    """
+    digests = arrays.Growing(np.uint64)
+    waiting = bytearray()
+    for row in tqdm(texts, desc="duplicates", total=number, leave=False):
+        waiting += _digest("\0".join(normalise(text) for text in row))
+        if len(waiting) >= _WAITING:
+            digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
+            waiting.clear()
+    digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
+    return _first_equal(digests.whole().reshape(-1, 2))
 
 
-def _alike(texts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """Pairs of row numbers that are near-duplicates, each chain of equal rows told once."""
-    clean = [tuple(normalise(text) for text in row) for row in tqdm(texts, desc="near-duplicates", leave=False)]
-    first_of: dict[tuple[str, ...], int] = {}
+def _first_equal(digests: np.ndarray) -> np.ndarray:
+    """For each row of hashes, (rows, hashes), the first row that is equal; a share of them is sorted at a time."""
+    found = arrays.zeros(len(digests), np.int64)
+    shares = np.uint64(-(-len(digests) // arrays.PORTION) or 1)
+    for share in range(int(shares)):
+        rows = arrays.places(len(digests), lambda part, share=share: digests[part, 0] % shares == share)
+        mine = digests[rows]
+        order = np.lexsort(mine.T)  # stable: of equal ones the first row comes first
+        new = np.ones(len(rows), dtype=bool)
+        new[1:] = (mine[order[1:]] != mine[order[:-1]]).any(1)
+        found[rows[order]] = rows[order][np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))]
+    return found
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _Hashed:
+    """Rows by hashes alone: of each of its texts a hash, and those of its runs, rising, which differ from text to text
+    of a row. `runs` has them end to end, all texts of a row behind one another.
+    """
+
+    def __init__(self, texts: Iterable[Sequence[str]]) -> None:
+        digests, runs, lengths, self.parts = arrays.Growing(np.uint64), arrays.Growing(np.int64), arrays.Growing(int), 1
+        for row in tqdm(texts, desc="near-duplicates", leave=False):
+            self.parts = len(row)
+            for part, text in enumerate(row):
+                clean = normalise(text)
+                digests.extend(np.frombuffer(_digest(clean), dtype=np.uint64).tolist())
+                found = np.array(sorted({hash((part, run)) for run in runs_of(clean)}), dtype=np.int64)
+                runs.add(found)
+                lengths.extend((len(found),))
+        self.digests = digests.whole().reshape(-1, 2 * self.parts)
+        self.runs = Ragged(runs.whole(), arrays.ends(lengths.whole()))
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def of_row(self, row: int) -> np.ndarray:
+        """The runs of a row, of all of its texts."""
+        offsets = self.runs.offsets
+        return self.runs.values[offsets[row * self.parts] : offsets[(row + 1) * self.parts]]
+
+    def alike(self, one: int, other: int) -> bool:
+        """Whether two rows are, in each of their texts."""
+        same = (self.digests[one] == self.digests[other]).reshape(-1, 2).all(1)
+        return all(equal or self._near(one, other, part) for part, equal in enumerate(same.tolist()))
+
+    def _near(self, one: int, other: int, part: int) -> bool:
+        mine, theirs = (self.runs[row * self.parts + part] for row in (one, other))
+        shared = len(np.intersect1d(mine, theirs, assume_unique=True))
+        union = len(mine) + len(theirs) - shared
+        return union > 0 and shared >= SIMILARITY * union
+
+
+def _similar(rows: _Hashed, first: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows that are near-duplicates; of equal ones the first alone is looked at."""
+    lengths = np.diff(rows.runs.offsets[:: rows.parts])
+    ordered_runs = arrays.filled(len(rows.runs.values), np.int64, lambda part: rows.runs.values[part])
+    ordered_runs.sort()
+    holders: dict[int, list[int]] = defaultdict(list)
     pairs = []
-    for position, row in enumerate(clean):
-        first = first_of.setdefault(row, position)
-        if first != position:
-            pairs.append((first, position))
-    distinct = list(first_of.values())
-    runs = {position: [runs_of(text) for text in clean[position]] for position in distinct}
-    return pairs + _similar({position: rows for position, rows in runs.items() if any(rows)}, clean)
-
-
-def _similar(runs: dict[int, list[set[int]]], clean: Sequence[tuple[str, ...]]) -> list[tuple[int, int]]:
-    whole = {
-        position: set().union(*({(part, run) for run in found} for part, found in enumerate(parts)))
-        for position, parts in runs.items()
-    }
-    frequency = Counter(run for found in whole.values() for run in found)
-    holders: dict[tuple[int, int], list[int]] = defaultdict(list)
-    pairs = []
-    for position in sorted(whole, key=lambda at: len(whole[at])):
-        ordered = sorted(whole[position], key=lambda run: (frequency[run], run))
+    for position in np.argsort(lengths, kind="stable").tolist():
+        mine = rows.of_row(position)
+        if not len(mine) or first[position] != position:
+            continue
+        often = np.searchsorted(ordered_runs, mine, "right") - np.searchsorted(ordered_runs, mine)
         # Rows alike in each text share at least this many runs over all, so one is among the rarest few.
-        prefix = [run for run in ordered[: len(ordered) - ceil(SIMILARITY * len(ordered)) + 1] if frequency[run] > 1]
-        candidates = {
-            other for run in prefix for other in holders[run] if len(whole[other]) >= SIMILARITY * len(ordered)
-        }
-        pairs += [(other, position) for other in candidates if _each_alike(position, other, runs, clean)]
+        rarest = np.lexsort((mine, often))[: len(mine) - ceil(SIMILARITY * len(mine)) + 1]
+        prefix = mine[rarest[often[rarest] > 1]].tolist()
+        candidates = {other for run in prefix for other in holders[run] if lengths[other] >= SIMILARITY * len(mine)}
+        pairs += [(other, position) for other in candidates if rows.alike(position, other)]
         for run in prefix:
             holders[run].append(position)
     return pairs
-
-
-def _each_alike(one: int, other: int, runs: dict[int, list[set[int]]], clean: Sequence[tuple[str, ...]]) -> bool:
-    return all(
-        a == b or (bool(mine or theirs) and len(mine & theirs) >= SIMILARITY * len(mine | theirs))
-        for a, b, mine, theirs in zip(clean[one], clean[other], runs[one], runs[other], strict=True)
-    )
 
 
 def runs_of(text: str) -> set[int]:

@@ -2,28 +2,26 @@
 
 Texts are parted by the token that the tokenizer ends a text with (BERT's [SEP], RoBERTa's </s>; else its end-of-text
 token), and every block is framed as the tokenizer frames a text ([CLS] … [SEP]; <s> …; nothing). The ids of a large
-corpus lie in a mapped file of the system's temporary folder, never in a list.
+corpus lie in a mapped file of the system's temporary folder.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from distill.data import arrays
 from distill.data.encoding import Encoded, Rows, cut
-from distill.disk import machine_errors
 from distill.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _AT_ONCE = 1000
-_IN_MEMORY = 1 << 25  # tokens; more go to a file
 _LEAST = 8  # tokens of text in the last block of a split
 _LONGEST_PIECE = 65535
 
@@ -68,10 +66,11 @@ def encode_texts(
     found = (_packed if packed else _each)(rows, tokenizer, longest, frame, title)
     pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # padding is masked, so any id will do
     pad = next(number for number in pads if number is not None)
-    labels = np.zeros(len(found.offsets) - 1, dtype=np.int8)  # what is right is in the ids
+    labels = arrays.zeros(len(found.offsets) - 1, np.int8)  # what is right is in the ids
     typed = "token_type_ids" in tokenizer.model_input_names
+    types = np.broadcast_to(np.int32(0), found.ids.shape) if typed else None
     return Encoded(
-        ids=found.ids, types=np.zeros_like(found.ids) if typed else None, offsets=found.offsets, labels=labels, pad=pad,
+        ids=found.ids, types=types, offsets=found.offsets, labels=labels, pad=pad,
         truncated=found.truncated, sizes=found.sizes, tokenizer=tokenizer, **more,
     )  # fmt: skip
 
@@ -108,31 +107,33 @@ def _packed(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame:
         if number:
             add(ids[: number * room].reshape(number, room), sizes[: number * room].reshape(number, room))
         ids, sizes, blocks, total = ids[number * room :], sizes[number * room :], blocks + number, total + number * room
-    lengths = [longest] * blocks
-    if len(ids) >= min(_LEAST, room):
+    last = len(ids) >= min(_LEAST, room)
+    if last:
         add(ids[None], sizes[None])
-        lengths.append(len(ids) + frame.tokens)
+    lengths = arrays.zeros(blocks + last, np.int64)
+    lengths[:] = longest
+    lengths[blocks:] = len(ids) + frame.tokens
     if len(lengths) < 2 or blocks == 0:
         many = "less than one block" if blocks == 0 else "one block alone"
         raise DataError(
             f"data: the texts of {title.split()[-1]} make {total + len(ids)} tokens, {many} of {room}; lower "
             "data.max_length, set `packed: false`, or take more text"
         )
-    return _Ids(*kept.arrays(), np.cumsum([0, *lengths]))
+    return _Ids(*kept.arrays(), arrays.ends(lengths))
 
 
 def _each(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame: Frame, title: str) -> _Ids:
     """A text a row, framed, and ended where the frame doesn't end it."""
-    kept, lengths, truncated = _Growing(), [0], 0
+    kept, lengths, truncated = _Growing(), arrays.Growing(np.int64), 0
     ends = frame.after or (() if frame.between is None else (frame.between,))
     head, tail = np.array(frame.before, dtype=np.int32), np.array(ends, dtype=np.int32)
     room = longest - len(head) - len(tail)
     for found in _tokenised(rows, tokenizer, title):
-        for mine, of in found:
-            truncated += len(mine) > room
-            kept.add(np.concatenate([head, mine[:room], tail]), np.pad(of[:room], (len(head), len(tail))))
-            lengths.append(min(len(mine), room) + len(head) + len(tail))
-    return _Ids(*kept.arrays(), np.cumsum(lengths), truncated)
+        truncated += sum(len(mine) > room for mine, _ in found)
+        ids = [part for mine, _ in found for part in (head, mine[:room], tail)]
+        kept.add(np.concatenate(ids), np.concatenate([np.pad(of[:room], (len(head), len(tail))) for _, of in found]))
+        lengths.add(np.array([min(len(mine), room) + len(head) + len(tail) for mine, _ in found]))
+    return _Ids(*kept.arrays(), arrays.ends(lengths.whole()), truncated)
 
 
 def _tokenised(
@@ -163,42 +164,16 @@ def _sizes(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
 
 
 class _Growing:
-    """Ids and sizes that grow: in memory, and beyond `_IN_MEMORY` in files without a name, which go with the arrays."""
+    """Ids and sizes that grow."""
 
     def __init__(self) -> None:
-        self.ids: list[np.ndarray] = []
-        self.sizes: list[np.ndarray] = []
-        self.waiting = 0
-        self.files: tuple[IO[bytes], IO[bytes]] | None = None
+        self.ids, self.sizes = arrays.Growing(np.int32), arrays.Growing(np.uint16)
 
     def add(self, ids: np.ndarray, sizes: np.ndarray) -> None:
         """More of both."""
-        self.ids.append(ids.ravel().astype(np.int32))
-        self.sizes.append(sizes.ravel().astype(np.uint16))
-        self.waiting += ids.size
-        if self.waiting > _IN_MEMORY:
-            self._spill()
-
-    def _spill(self) -> None:
-        with machine_errors(f"keeping a corpus's tokens in {tempfile.gettempdir()} (TMPDIR chooses another folder)"):
-            if self.files is None:
-                self.files = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115
-            for file, parts in zip(self.files, (self.ids, self.sizes), strict=True):
-                np.concatenate(parts).tofile(file)
-                file.flush()
-        self.ids, self.sizes, self.waiting = [], [], 0
+        self.ids.add(ids)
+        self.sizes.add(sizes)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Both, whole."""
-        if self.files is None:
-            return (
-                np.concatenate(self.ids) if self.ids else np.zeros(0, dtype=np.int32),
-                np.concatenate(self.sizes) if self.sizes else np.zeros(0, dtype=np.uint16),
-            )
-        if self.waiting:
-            self._spill()
-        kinds = (np.int32, np.uint16)
-        found = [np.memmap(file, dtype=kind, mode="r") for file, kind in zip(self.files, kinds, strict=True)]
-        for file in self.files:  # the maps hold what is in them
-            file.close()
-        return found[0], found[1]
+        return self.ids.whole(), self.sizes.whole()

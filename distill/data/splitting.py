@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+
+from distill.data import arrays
+from distill.data.encoding import Alike
 
 
 def strata(labels: Sequence[object], problem: str) -> list[Hashable]:
@@ -23,50 +26,99 @@ def strata(labels: Sequence[object], problem: str) -> list[Hashable]:
 
 
 def split(
-    groups: Sequence[int], kinds: Sequence[Hashable], shares: dict[str, float], seed: int
-) -> dict[str, list[int]]:
-    """Row numbers for each name in `shares`, and for `train` what is left; whole groups, each kind in proportion.
+    groups: Sequence[int] | np.ndarray, kinds: Sequence[Hashable], shares: dict[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Row numbers, rising, for each name in `shares`, and for `train` what is left; whole groups, each kind in
+    proportion. Groups are numbers from 0.
 
     Groups are dealt in a seeded order, each to the emptiest split that still lacks some of its kind; the first of a
     kind goes to training.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, number in enumerate(groups):
-        members[number].append(row)
-    order = np.random.default_rng(seed).permutation(len(members))
-    numbers = list(members)
-    total: dict[Hashable, int] = defaultdict(int)
-    for kind in kinds:
-        total[kind] += 1
-    wanted = {"train": 1 - sum(shares.values()), **shares}
-    taken: dict[tuple[str, Hashable], int] = defaultdict(int)
-    dealt: dict[str, list[int]] = {name: [] for name in wanted}
-    for position in order:
-        rows = members[numbers[position]]
-        kind = kinds[rows[0]]
-        sizes = {name: len(rows) for name, rows in dealt.items()}
-        name = _most_wanting(wanted, kind, total[kind], taken, sizes, len(kinds))
-        dealt[name] += rows
-        for row in rows:
-            taken[name, kinds[row]] += 1
-    return {name: sorted(rows) for name, rows in dealt.items()}
+    groups = np.asarray(groups)
+    first, sizes = _members(groups)
+    leaders = arrays.places(len(groups), lambda part: first[groups[part]] == np.arange(part.start, part.stop))
+    order = _permutation(len(leaders), seed)
+    deal = _Deal({"train": 1 - sum(shares.values()), **shares}, kinds)
+    more = {} if isinstance(kinds, Alike) else _others(groups, first, sizes)
+    dealt = arrays.zeros(len(sizes), np.int8)
+    for part in arrays.portions(len(order)):
+        rows = leaders[order[part]]
+        for row, number in zip(rows.tolist(), groups[rows].tolist(), strict=True):
+            dealt[number] = deal.give(row, int(sizes[number]), more.get(row, ()))
+    return {
+        name: arrays.places(len(groups), lambda part, place=place: dealt[groups[part]] == place)
+        for place, name in enumerate(deal.names)
+    }
 
 
-def _most_wanting(
-    wanted: dict[str, float], kind: Hashable, of_kind: int, taken: dict[tuple[str, Hashable], int],
-    sizes: dict[str, int], rows: int,
-) -> str:  # fmt: skip
-    """Training while it has none of a kind; else, of the splits that still lack some of the kind, the emptiest."""
-    if taken["train", kind] == 0:
-        return "train"
-    lacking = [name for name in wanted if wanted[name] * of_kind - taken[name, kind] > 0] or ["train"]
-    return min(lacking, key=lambda name: sizes[name] / (wanted[name] * rows))
+def _permutation(number: int, seed: int) -> np.ndarray:
+    """As NumPy's own of so many numbers, also where they don't fit into memory."""
+    order = arrays.filled(number, np.int64, lambda part: np.arange(part.start, part.stop))
+    np.random.default_rng(seed).shuffle(order)
+    return order
 
 
-def sample(kinds: Sequence[Hashable], limit: int, seed: int) -> list[int]:
+def repeated(groups: np.ndarray) -> int:
+    """How many rows share their group with another."""
+    _, sizes = _members(groups)
+    return int(sum(found[found > 1].sum() for found in (sizes[part] for part in arrays.portions(len(sizes)))))
+
+
+def _members(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first row and the number of rows of each group."""
+    most = max((int(groups[part].max()) for part in arrays.portions(len(groups))), default=-1) + 1
+    first, sizes = arrays.zeros(most, np.int64), arrays.zeros(most, np.int64)
+    for part in reversed(list(arrays.portions(len(groups)))):  # so that a group's first row is written last
+        first[groups[part][::-1]] = np.arange(part.stop - 1, part.start - 1, -1)
+        np.add.at(sizes, groups[part], 1)
+    return first, sizes
+
+
+def _others(groups: np.ndarray, first: np.ndarray, sizes: np.ndarray) -> dict[int, list[int]]:
+    """The rows behind the first of each group that has more than one, by its first."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for row in arrays.places(len(groups), lambda part: sizes[groups[part]] > 1).tolist():
+        if (leader := int(first[groups[row]])) != row:
+            found[leader].append(row)
+    return found
+
+
+class _Deal:
+    """Who has how many rows so far, of each kind and in all."""
+
+    def __init__(self, wanted: dict[str, float], kinds: Sequence[Hashable]) -> None:
+        self.names, self.wanted, self.kinds = list(wanted), list(wanted.values()), kinds
+        self.total = {kinds.label: len(kinds)} if isinstance(kinds, Alike) else Counter(kinds)
+        self.taken: list[Counter[Hashable]] = [Counter() for _ in self.names]
+        self.sizes = [0] * len(self.names)
+
+    def give(self, leader: int, size: int, others: Sequence[int]) -> int:
+        """The place of the split that a group goes to; all of its rows are of its first one's kind where `others`,
+        those behind it, are not told.
+        """
+        kind = self.kinds[leader]
+        place = self._most_wanting(kind)
+        self.sizes[place] += size
+        self.taken[place][kind] += size - len(others)
+        self.taken[place].update(self.kinds[row] for row in others)
+        return place
+
+    def _most_wanting(self, kind: Hashable) -> int:
+        """Training (0) while it has none of a kind; else, of the splits that still lack some of it, the emptiest."""
+        if self.taken[0][kind] == 0:
+            return 0
+        share = [wanted * self.total[kind] - taken[kind] for wanted, taken in zip(self.wanted, self.taken, strict=True)]
+        lacking = [place for place, left in enumerate(share) if left > 0] or [0]
+        rows = len(self.kinds)
+        return min(lacking, key=lambda place: self.sizes[place] / (self.wanted[place] * rows))
+
+
+def sample(kinds: Sequence[Hashable], limit: int, seed: int) -> Sequence[int] | np.ndarray:
     """At most `limit` row numbers, each kind in proportion and none left out while there is room."""
     if len(kinds) <= limit:
-        return list(range(len(kinds)))
+        return range(len(kinds))
+    if isinstance(kinds, Alike):
+        return np.sort(_permutation(len(kinds), seed)[:limit])
     by_kind: dict[Hashable, list[int]] = defaultdict(list)
     for row in np.random.default_rng(seed).permutation(len(kinds)):
         by_kind[kinds[row]].append(int(row))

@@ -11,7 +11,7 @@ import torch
 
 from distill import anatomy
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits, collate
+from distill.data import Encoded, Splits, arrays, collate
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.signals import Wanted, read, tensors
@@ -137,10 +137,10 @@ def same_ids(one: Encoded, other: Encoded) -> bool:
     """Whether two splits hold the same ids, those to write included."""
     if one is other:
         return True
-    same = [one.ids.shape == other.ids.shape and bool((one.ids == other.ids).all())]
+    same = [arrays.equal(one.ids, other.ids)]
     if one.decoder_start is not None and other.decoder_start is not None:
         mine, theirs = one.targets.values, other.targets.values
-        same += [one.decoder_start == other.decoder_start, mine.shape == theirs.shape and bool((mine == theirs).all())]
+        same += [one.decoder_start == other.decoder_start, arrays.equal(mine, theirs)]
     return all(same)
 
 

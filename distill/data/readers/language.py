@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from distill.data.encoding import Encoded, Rows, Sheet
+from distill.data import arrays
+from distill.data.encoding import Alike, Encoded, Rows, Sheet
 from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts
 from distill.data.readers.reader import Cutter, require_column
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _AT_ONCE = 1000
+_MANY = 100_000  # rows whose reading shows its progress
 _MASKS = ("[MASK]", "<mask>")
 _WRITTEN = 40  # tokens behind a user's text
 _BLOCK = 512  # tokens, where neither the recipe nor the model says less
@@ -53,7 +56,10 @@ class Texts(Sequence[tuple[str, ...]]):
 
     def take(self, places: Sequence[int]) -> Texts:
         """Some of them, in the order given."""
-        return Texts(self.rows, self.column, self.positions[np.asarray(places, dtype=np.int64)])
+        chosen = np.asarray(places, dtype=np.int64)
+        return Texts(
+            self.rows, self.column, arrays.filled(len(chosen), np.int64, lambda part: self.positions[chosen[part]])
+        )
 
 
 class LanguageReader:
@@ -77,11 +83,11 @@ class LanguageReader:
             raise DataError("data.mask: only masked-language-modelling masks; leave it out")
         splits = {name: _texts(rows, data.text_columns[0], name) for name, rows in raw.items()}
         task = self.task(self.problem, (), choose_metric(self.problem, metric))
-        return {name: Rows(texts, [0] * len(texts)) for name, texts in splits.items()}, task
+        return {name: Rows(texts, Alike(0, len(texts))) for name, texts in splits.items()}, task
 
-    def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
+    def kinds(self, rows: Rows, task: Task) -> Sequence[Hashable]:
         """All of one kind."""
-        return list(rows.labels)
+        return rows.labels
 
     def texts(self, rows: Rows) -> Sequence[Sequence[str]]:
         """The texts themselves."""
@@ -98,9 +104,9 @@ class LanguageReader:
         """As all rows."""
         return _texts(rows, data.text_columns[0], "data.unlabelled")
 
-    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> Sequence[Any]:
         """What is right is in the text itself."""
-        return [0] * len(texts)
+        return Alike(0, len(texts))
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str
@@ -171,14 +177,15 @@ def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:
 def _texts(rows: Dataset, column: str, split: str) -> Texts:
     """The rows that have a text. Raises DataError."""
     require_column(rows, column, "data.text", split)
-    kept, texts = [], rows.select_columns(column)
-    for start in range(0, len(texts), _AT_ONCE):
+    kept, texts = arrays.Growing(np.int64), rows.select_columns(column)
+    for start in tqdm(range(0, len(texts), _AT_ONCE), desc=f"read {split}", leave=False, disable=len(texts) < _MANY):
         for position, value in enumerate(texts[start : start + _AT_ONCE][column], start=start):
             if value is not None and not isinstance(value, str):
                 kind = f"{value!r}, a {type(value).__name__}"
                 raise DataError(f"data.text: row {position} of {split} holds {kind} in column '{column}', not a text")
             if value and not value.isspace():
-                kept.append(position)
-    if not kept:
+                kept.extend((position,))
+    positions = kept.whole()
+    if not len(positions):
         raise DataError(f"data.text: no row of {split} has a text in column '{column}'")
-    return Texts(texts, column, np.array(kept))
+    return Texts(texts, column, positions)

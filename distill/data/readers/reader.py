@@ -47,7 +47,7 @@ class Reader(Protocol):
         """
         ...
 
-    def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
+    def kinds(self, rows: Rows, task: Task) -> Sequence[Hashable]:
         """What is kept in proportion when rows are split or sampled: one value a row."""
         ...
 
@@ -67,7 +67,7 @@ class Reader(Protocol):
         """The texts of rows that have no labels, as `Rows` holds them; blank ones among them. Raises DataError."""
         ...
 
-    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> Sequence[Any]:
         """For each of these a label that says nothing: losses on labels leave it out."""
         ...
 

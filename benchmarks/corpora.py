@@ -1,0 +1,109 @@
+"""Corpora of any size from a small vocabulary, and the process that `memory.py` measures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+_WORDS, _LENGTHS, _AT_ONCE = 2000, (6, 20), 10_000
+_CLASSES = ("one", "two", "three")
+_STEPS = 8
+_LONGEST = 64  # tokens
+
+
+def write_corpus(folder: Path, lines: int, seed: int = 0) -> dict[str, Path]:
+    """A text file for language modelling and a table for classification, the same texts in both; one in a hundred is
+    there twice. The vocabulary lies beside them.
+    """
+    words = vocabulary()
+    (folder / "vocabulary.json").write_text(json.dumps(words), encoding="utf-8")
+    text, table = folder / "corpus.txt", folder / "corpus.csv"
+    frequency = 1 / np.arange(3, _WORDS + 3)  # as in a language: the nth word is about 1/n as frequent
+    steps = np.cumsum(frequency / frequency.sum())
+    rng = np.random.default_rng(seed)
+    with text.open("w", encoding="utf-8") as plain, table.open("w", encoding="utf-8", newline="") as rows:
+        writer = csv.writer(rows)
+        writer.writerow(("text", "label"))
+        for start in range(0, lines, _AT_ONCE):
+            made = _some(min(_AT_ONCE, lines - start), words, steps, rng)
+            plain.writelines(f"{line}\n" for line in made)
+            writer.writerows(zip(made, np.take(_CLASSES, rng.integers(len(_CLASSES), size=len(made))), strict=True))
+    return {"causal-language-modelling": text, "text-classification": table}
+
+
+def vocabulary() -> list[str]:
+    """Words of three to five letters, all different."""
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    return [f"{syllables[n % 60]}{syllables[n // 60 % 60]}"[: 3 + n % 2] + "aeiou"[n % 5] for n in range(_WORDS)]
+
+
+def _some(number: int, words: list[str], steps: np.ndarray, rng: np.random.Generator) -> list[str]:
+    lengths = rng.integers(*_LENGTHS, size=number)
+    drawn = np.minimum(np.searchsorted(steps, rng.random(lengths.sum())), _WORDS - 1)
+    ends = np.cumsum(lengths)
+    lines = [
+        " ".join(words[place] for place in drawn[end - long : end]) for end, long in zip(ends, lengths, strict=True)
+    ]
+    for place in rng.integers(number, size=number // 100):
+        lines[place] = lines[0]
+    return lines
+
+
+def read_and_train(task: str, corpus: str, words: str) -> None:
+    """Reads a corpus, encodes it and trains a few steps of a tiny model on it, saying which of it begins."""
+    import tokenizers
+    import torch
+    import transformers
+
+    import distill.distillation  # noqa: F401  # what is imported is no part of what a corpus takes
+    from distill import Finetune, finetune
+    from distill.checkpoint import Checkpoint
+    from distill.data import load
+    from distill.recipe import settings
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    known = {
+        word: number for number, word in enumerate(dict.fromkeys([*special, *json.loads(Path(words).read_text())]))
+    }
+    cutter = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="[UNK]"))
+    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=cutter, pad_token="[PAD]", unk_token="[UNK]", eos_token="[SEP]", model_max_length=_LONGEST
+    )
+    tiny = {"vocab_size": len(known), "pad_token_id": 0}
+    if task == "causal-language-modelling":
+        shape = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": _LONGEST}
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **tiny, eos_token_id=3, bos_token_id=3))
+    else:
+        shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        config = transformers.BertConfig(**shape, **tiny, num_labels=len(_CLASSES), max_position_embeddings=_LONGEST)
+        model = transformers.BertForSequenceClassification(config)
+    torch.set_num_threads(1)
+    say("stage read")
+    rows = load(
+        settings.Data(source={"path": corpus}, validation=0.002, test=0.002, max_length=_LONGEST), task=task, seed=1
+    )
+    say("stage fingerprint")
+    digest = rows.fingerprint
+    if task == "text-classification":
+        model.config.id2label = dict(enumerate(rows.task.labels))
+        model.config.label2id = {name: number for number, name in model.config.id2label.items()}
+    checkpoint = Checkpoint(model, tokenizer)
+    say("stage encode")
+    encoded = checkpoint.encode(rows, "train")
+    say("stage train")
+    finetune(checkpoint, Finetune(epochs=1, max_steps=_STEPS, dtype="float32"), data=rows)
+    say(json.dumps({"rows": len(encoded), "tokens": int(encoded.offsets[-1]), "sha256": digest}))
+
+
+def say(what: str) -> None:
+    """To the process that listens."""
+    print(what, flush=True)
+
+
+if __name__ == "__main__":
+    read_and_train(*sys.argv[1:])
