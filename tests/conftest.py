@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(
 import pytest
 import torch
 
-pytest.register_assert_rewrite("hostile")  # its asserts tell their values, as a test's do
+pytest.register_assert_rewrite("checked", "hostile")  # their asserts tell their values, as a test's do
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -17,7 +17,7 @@ from distill import checkpoint
 from distill.errors import CheckpointError
 from distill.safety.tokenizers import misbehaves
 
-folder, nothing_loaded = hostile.folder, hostile.nothing_loaded  # fixtures; imported by name, they would look unused
+folder, nothing_loaded = hostile.folder, hostile.nothing_loaded  # fixtures; imported, they would look unused
 
 # ------------------------------------------------------------------------------------------------ weights as files
 

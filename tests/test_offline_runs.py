@@ -12,7 +12,7 @@ import tracked
 from distill.errors import DataError
 from distill.tracking import offline
 
-no_account = tracked.no_account  # fixtures; imported by name, they would look unused
+no_account = tracked.no_account  # fixtures; imported, they would look unused
 run_folder, told = tracked.run_folder, tracked.told
 
 

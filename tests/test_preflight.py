@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import json
-import shutil
 from pathlib import Path
-from unittest.mock import MagicMock
 
+import checked
 import pytest
-import torch
+from checked import FINETUNE, only_problem, plain_config, plan_of
 from click.testing import CliRunner
 from conftest import make_config, make_tokenizer, rows, save_tiny, write_csv
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
-from distill import anatomy, checkpoint, packages
+from distill import packages
 from distill.card import load_card
 from distill.cli import main
-from distill.errors import CheckpointError
-from distill.preflight import prepare
-from distill.recipe import load
 
-FINETUNE = {"epochs": 1, "learning_rate": 1e-3}
-
-
-def plan_of(path: Path, fetch: bool = False):
-    return prepare(load(path), path.parent, fetch=fetch)
-
-
-def only_problem(path: Path) -> str:
-    """The one thing that is wrong, which `check` and `run` tell alike, leaving nothing behind."""
-    (problem,) = plan_of(path).problems
-    before = sorted(path.parent.rglob("*"))
-    for command in (["check", str(path)], ["run", str(path), "--output", str(path.parent / "run")]):
-        done = CliRunner().invoke(main, command)
-        assert done.exit_code == 2, done.output
-        assert done.stderr.splitlines()[-1] == f"error: {problem}"
-        assert "Traceback" not in done.output
-    assert sorted(path.parent.rglob("*")) == before
-    return problem
-
-
-def plain_config(folder: Path, config: dict) -> Path:
-    """A checkpoint folder as far as preflight reads one: a config, and weights that are there."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    (folder / "tokenizer.json").write_text('{"model": {}}')
-    return folder
-
-
-@pytest.fixture
-def write_card(tmp_path, body):
-    """A card of the tiny BERT, which lies beside it, with some facts changed."""
-    shutil.copytree(body, tmp_path / "teacher")
-
-    def write(**facts: object) -> Path:
-        known = {
-            "family": "encoder", "model_type": "bert", "layers": 4, "hidden_size": 32, "parameters": 1,
-            "source": "here", "licence": "MIT", "folder": "teacher",
-            "sha256": {name: checkpoint.sha256(body / name) for name in ("config.json", "model.safetensors")},
-        }  # fmt: skip
-        path = tmp_path / "mine.yaml"
-        path.write_text(json.dumps({key: value for key, value in {**known, **facts}.items() if value is not None}))
-        return path
-
-    return write
-
+write_card = checked.write_card  # a fixture; imported, it would look unused
 
 # ---------------------------------------------------------------------------------------------------- no problem
 
@@ -374,79 +321,6 @@ def test_a_student_that_is_not_there_is_a_problem_of_the_student(recipe_file):
     assert only_problem(recipe_file(student={"checkpoint": "./nope"})).startswith("student: ./nope: no such checkpoint")
 
 
-# --------------------------------------------------------------------------------------------------- the engine
-
-DISTIL = {"distill": {"imitate": {"logits": 1.0}}}
-NO_ENGINE = "the package onnxruntime is not installed; install it with: pip install onnxruntime"
-
-
-@pytest.fixture
-def no_engine(monkeypatch):
-    """A machine without ONNX Runtime."""
-    find = importlib.util.find_spec
-
-    def find_others(name: str, package: str | None = None):
-        return None if name == "onnxruntime" else find(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_others)
-
-
-@pytest.mark.parametrize(
-    ("steps", "ship", "where"),
-    [
-        ([DISTIL, "quantize"], None, "steps.1.quantize"),
-        ([{"prune": {"to": {"latency": 0.5}}}, DISTIL], None, "steps.0.prune.to.latency"),
-        ([{"prune": {"to": {"latency": 0.5}, "gradually": {"rounds": 2}}}], None, "steps.0.prune.to.latency"),
-        (
-            [DISTIL, {"prune": {"to": {"latency": 0.5}}}, "quantize"],
-            ["onnx"],
-            "steps.1.prune.to.latency, steps.2.quantize, ship.formats",
-        ),
-    ],
-    ids=["quantize", "latency", "gradually", "all"],
-)
-def test_an_engine_that_is_not_installed_is_missing_where_a_step_needs_it(recipe_file, no_engine, steps, ship, where):
-    path = recipe_file(steps=steps, ship=ship)
-    plan = plan_of(path)
-    sentence = f"{where}: {NO_ENGINE}"
-    assert (plan.problems, plan.missing) == ([], [sentence])
-    checked = CliRunner().invoke(main, ["check", str(path)])
-    assert checked.exit_code == 0
-    assert f"a run needs: {sentence}" in checked.stdout.splitlines()
-    assert checked.stdout.splitlines()[-1] == "recipe: nothing wrong in what could be checked"
-    ran = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
-    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {sentence}")
-    assert not (path.parent / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("steps", "where"),
-    [
-        ([{"finetune": FINETUNE}, "quantize"], "steps.1.quantize: the student is a modernbert"),
-        ([{"prune": {"to": {"latency": 0.5}}}, DISTIL], "steps.0.prune.to.latency: the student is a modernbert"),
-    ],
-    ids=["quantize", "latency"],
-)
-def test_a_family_that_can_not_become_a_graph_is_told_before_anything_is_trained(
-    recipe_file, tmp_path, monkeypatch, steps, where
-):
-    refusing = dataclasses.replace(anatomy.FAMILIES["modernbert"], refuses={"graph": "it can't become a graph"})
-    monkeypatch.setitem(anatomy.FAMILIES, "modernbert", refusing)
-    config = {
-        "model_type": "modernbert", "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4,
-        "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 60,
-    }  # fmt: skip
-    teacher = {"checkpoint": str(plain_config(tmp_path / "modern", config)), "finetune": FINETUNE}
-    problems = plan_of(recipe_file(teacher=teacher, steps=steps)).problems
-    assert [problem for problem in problems if problem.startswith(where)], problems
-
-
-@pytest.mark.parametrize("to", [{"size": 0.5}, {"parameters": 0.5}], ids=str)
-def test_no_engine_is_needed_where_no_graph_is(recipe_file, no_engine, to):
-    steps = [DISTIL, {"prune": {"to": to}}, {"finetune": FINETUNE}]
-    assert plan_of(recipe_file(steps=steps, ship=["transformers"])).require().missing == []
-
-
 # ------------------------------------------------------------------------------------------------- all together
 
 
@@ -489,108 +363,6 @@ def test_a_failed_run_leaves_no_runs_folder(recipe_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(main, ["run", str(path)]).exit_code == 2
     assert sorted(tmp_path.iterdir()) == [path]
-
-
-# ------------------------------------------------------------------------------------------------------- the Hub
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Stands in for `snapshot_download`: gives back a folder or raises; keeps what it was asked."""
-    asked: list[tuple[str, dict]] = []
-
-    def answer_with(answer: Path | Exception) -> list[tuple[str, dict]]:
-        def download(name: str, **words: object) -> str:
-            asked.append((name, words))
-            if isinstance(answer, Exception):
-                raise answer
-            return str(answer)
-
-        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-        return asked
-
-    return answer_with
-
-
-def refused(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
-    """The Hub's own error, whichever HTTP library it speaks through."""
-    return kind("404 Client Error", response=MagicMock(status_code=404))
-
-
-def test_what_lies_on_the_hub_is_left_unchecked_and_not_fetched(recipe_file, hub):
-    asked = hub(AssertionError("check downloads nothing"))
-    path = recipe_file(
-        teacher={"checkpoint": "some/teacher", "finetune": FINETUNE},
-        student={"checkpoint": "some/student"},
-        data={"source": {"hub": "some/data"}},
-    )
-    plan = plan_of(path)
-    assert plan.problems == []
-    assert [line.split(":")[0] for line in plan.unchecked] == ["some/teacher", "some/student", "some/data"]
-    done = CliRunner().invoke(main, ["check", str(path)])
-    assert done.exit_code == 0
-    assert "not checked: some/teacher: a checkpoint on the Hub; a run fetches it" in done.stdout
-    assert done.stdout.splitlines()[-1] == "recipe: nothing wrong in what could be checked"
-    assert asked == []
-
-
-def test_a_run_fetches_from_the_hub_at_the_revision_and_safe_files_only(recipe_file, hub, body):
-    asked = hub(body)
-    teacher = {"checkpoint": "some/teacher", "revision": "abc", "finetune": FINETUNE}
-    plan = plan_of(recipe_file(teacher=teacher), fetch=True).require()
-    assert plan.teacher_folder == body
-    ((name, words),) = asked
-    assert (name, words["revision"]) == ("some/teacher", "abc")
-    assert not {"*.bin", "*.pt", "*.py", "*"} & set(words["allow_patterns"])
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (LocalEntryNotFoundError("offline"), "not a folder here, and the Hugging Face Hub can't be reached"),
-        (refused(RevisionNotFoundError), "some/teacher at revision abc: the Hugging Face Hub has no such checkpoint"),
-        (OSError("connection reset"), "the Hugging Face Hub has no such checkpoint for you (connection reset)"),
-    ],
-    ids=["offline", "no revision", "connection"],
-)
-def test_a_hub_that_does_not_give_is_a_clear_problem(recipe_file, hub, error, expected):
-    hub(error)
-    teacher = {"checkpoint": "some/teacher", "revision": "abc", "finetune": FINETUNE}
-    path = recipe_file(teacher=teacher)
-    (problem,) = plan_of(path, fetch=True).problems
-    assert problem.startswith("teacher: some/teacher")
-    assert expected in problem
-    done = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {problem}")
-
-
-def test_pickles_on_the_hub_are_refused(hub, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    hub(tmp_path)
-    with pytest.raises(CheckpointError, match=r"some/teacher: only pickled weights \(pytorch_model.bin\)"):
-        checkpoint.locate("some/teacher")
-
-
-def test_a_card_falls_back_on_the_hub_and_checks_its_hashes_there(recipe_file, write_card, hub, body, tmp_path):
-    places = {"package": {"name": "some-model", "version": "1", "path": "m"}, "hub": {"id": "a/b", "revision": "c"}}
-    path = recipe_file(teacher={"card": str(write_card(**places, folder=None)), "finetune": FINETUNE})
-    hub(body)
-    assert plan_of(path, fetch=True).require().teacher_folder == body
-    changed = shutil.copytree(body, tmp_path / "changed")
-    (changed / "config.json").write_text((changed / "config.json").read_text() + "\n")
-    hub(changed)
-    assert "config.json is not the file that the card means" in plan_of(path, fetch=True).problems[0]
-    hub(LocalEntryNotFoundError("offline"))
-    (problem,) = plan_of(path, fetch=True).problems
-    assert "pip install some-model; nor could it be fetched: a/b: not a folder here" in problem
-
-
-def test_a_revision_that_may_change_is_told(recipe_file, write_card, hub, body):
-    hub(body)
-    card = write_card(hub={"id": "a/b", "revision": "main"}, folder=None)
-    plan = plan_of(recipe_file(teacher={"card": str(card), "finetune": FINETUNE}), fetch=True)
-    assert "teacher: the card's Hub revision is `main`, so a/b may change under it" in plan.notes
 
 
 # -------------------------------------------------------------------------------------------- words that do nothing

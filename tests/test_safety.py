@@ -16,7 +16,7 @@ from distill import anatomy, checkpoint, safety
 from distill.errors import CheckpointError
 from distill.safety import configs, files, weights
 
-folder, nothing_loaded = hostile.folder, hostile.nothing_loaded  # fixtures; imported by name, they would look unused
+folder, nothing_loaded = hostile.folder, hostile.nothing_loaded  # fixtures; imported, they would look unused
 
 # ------------------------------------------------------------------------------------------- what is well stays well
 

@@ -13,7 +13,7 @@ from tracked import begin, make_report, train
 from distill.tracking import offline, tracker
 from distill.tracking.findings import read as findings
 
-no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported by name, they would look unused
+no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported, they would look unused
 run_folder, told = tracked.run_folder, tracked.told
 
 # ------------------------------------------------------------------------------- an offline run, read back

@@ -19,7 +19,7 @@ from tracked import KEY, begin, checkpoints, make_recipe, make_report, train, wh
 
 from distill.tracking import mode, offline, tracker
 
-no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported by name, they would look unused
+no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported, they would look unused
 
 # ------------------------------------------------------------------------------------------- modes
 

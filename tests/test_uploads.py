@@ -23,7 +23,7 @@ from tracked import KEY, SECRET, begin, make_recipe, train, whole
 from distill.redaction import page_without_paths, without_paths
 from distill.tracking import offline, tracker
 
-no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported by name, they would look unused
+no_account, recipe = tracked.no_account, tracked.recipe  # fixtures; imported, they would look unused
 run_folder, told = tracked.run_folder, tracked.told
 
 # ----------------------------------------------------------------------------------------------- privacy
