@@ -209,6 +209,14 @@ def test_a_learned_map_is_trained_told_and_left_behind(narrow, bert, data, tmp_p
     assert "bytes a token" in caplog.text
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attentions_learn_a_map_from_a_teacher_in_every_step(bert, data, dtype):
+    _, record = learn(cut(bert, 2), bert, data, imitate={"attentions": LEARNED}, epochs=2, patience=9, dtype=dtype)
+    values = [point["terms"]["attentions"]["value"] for point in record.records]
+    assert 0 < values[-1] < values[0]
+    assert [sum(row.values()) for row in record.layer_maps["attentions"].values()] == pytest.approx([1, 1])
+
+
 def test_saved_and_live_teachers_learn_the_same_map(bert, data, monkeypatch):
     found = []
     for limit in (4 << 30, 0):
