@@ -93,21 +93,21 @@ class Trial:
 
 
 @contextmanager
-def labeller(source: Live, encoded: Encoded, asked: Pass) -> Iterator[tuple[Source, dict[str, Any]]]:
+def labeller(source: Live, encoded: Encoded, asked: Pass, scratch: Path) -> Iterator[tuple[Source, dict[str, Any]]]:
     """What labels a split: the engine asked for where it stays within its bounds, of `auto` the fastest that does, and
-    else torch in float32, which `source` is; with what was measured. Says so.
+    else torch in float32, which `source` is; with what was measured. Says so. Graphs lie in a folder of `scratch`.
 
     Raises MachineError where a graph is asked for by name and can't be made.
     """
     if asked.words.engine == _FLOAT32:
         yield source, {"engine": _FLOAT32, "tried": []}
         return
-    with TemporaryDirectory(prefix="distill-labels-") as scratch:
+    with TemporaryDirectory(prefix="labels-", dir=scratch) as folder:
         reference = _Reference(source, encoded, asked)
         found: list[tuple[Trial, Source]] = []
         for name in _candidates(source, encoded, asked, reference):
             try:
-                fast = reference.engine(name, Path(scratch))
+                fast = reference.engine(name, Path(folder))
             except MachineError as error:
                 if asked.words.engine != "auto":
                     raise MachineError(f"signals.engine: {name}: {error}; say float32, or auto") from error
@@ -123,7 +123,8 @@ def labeller(source: Live, encoded: Encoded, asked: Pass) -> Iterator[tuple[Sour
             yield chosen, told | {"engine": trial.engine}
             return
         if found:
-            log.warning("the label pass runs in float32 on torch: nothing tried is within its bounds, and faster")
+            why = "nothing tried is within its bounds and faster" if asked.words.engine == "auto" else "out of bounds"
+            log.warning("the label pass runs in float32 on torch: %s", why)
         yield source, told
 
 
@@ -172,7 +173,7 @@ class _Reference:
         if not graph.parent.is_dir():
             _export(self.source.teacher, self.some, graph.parent)
         if name == "onnx-int8":
-            graph = _rounded(graph, folder / "int8", drawn(self.encoded, 1 << 62, rows=_RANGED))
+            graph = _rounded(graph, folder / "int8", drawn(self.encoded, rows=_RANGED))
         return Graph(self.source, open_graph(graph, threads=torch.get_num_threads()))
 
     def trial(self, name: str, fast: Source) -> Trial:

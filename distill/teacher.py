@@ -154,7 +154,7 @@ def _saved(
         if label_pass is None:
             layout.write(source, encoded, into)
             return
-        with labeller(source, encoded, label_pass) as (fast, measured):
+        with labeller(source, encoded, label_pass, folder.parent) as (fast, measured):
             layout.write(fast, encoded, into)
         write_text(into / _PASS, json.dumps(measured))
 

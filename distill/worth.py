@@ -162,8 +162,10 @@ def sample(source: Source, encoded: Encoded, classes: int) -> Iterator[Tensor]:
         yield source.signals(batch).logits[written(batch)]
 
 
-def drawn(encoded: Encoded, tokens: int, rows: int | None = None) -> Encoded:
-    """Rows of a split with so many tokens together, drawn evenly, always the same ones; no more than so many `rows`."""
-    order = np.random.default_rng(0).permutation(len(encoded))[:rows]
-    counts = np.cumsum(encoded.work[order])
-    return encoded.take(np.sort(order[: int(np.searchsorted(counts, tokens)) + 1]))
+def drawn(encoded: Encoded, tokens: int | None = None, rows: int | None = None) -> Encoded:
+    """Rows of a split with so many `tokens` together, or so many `rows`; drawn evenly, always the same ones."""
+    most = min(len(encoded), rows or tokens)  # no row is without a token
+    order = np.random.default_rng(0).choice(len(encoded), most, replace=False)
+    if tokens is not None:
+        order = order[: int(np.searchsorted(np.cumsum(encoded.work[order]), tokens)) + 1]
+    return encoded.take(np.sort(order))
