@@ -202,6 +202,32 @@ def test_the_machine_has_a_table_of_its_own(tmp_path, data):
     assert clock.ratio(tiny, tiny) > 0
 
 
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_a_table_adds_up_where_the_last_layer_is_worked_out_for_one_position(layers, tmp_path, data, monkeypatch):
+    """As in graphs of classifiers: timed alone, every layer would be the last one, and cost next to nothing."""
+    tiny = load_tiny(tmp_path / "tiny", num_hidden_layers=layers)
+
+    def spent(model: Checkpoint) -> float:
+        shape = surgery.shape_of(model.model)
+        shares = [1.0] * (len(shape.heads) - 1) + [0.05]
+        rest = 5 + len(shape.heads)
+        return rest + sum(
+            share * (2 * h + 0.1 * n) for share, h, n in zip(shares, shape.heads, shape.neurons, strict=True)
+        )
+
+    monkeypatch.setattr(MachineClock, "_time", lambda _, models: [spent(model) for model in models])
+    clock = MachineClock(Target(latency=0.5, batch=2, tokens=8), data, tmp_path)
+    sites, multiples = sites_of(tiny.model, ["heads", "neurons"]), {"heads": 1, "neurons": 8}
+    costs = clock.table(tiny, tiny, sites, multiples)
+    rng = np.random.default_rng(layers)
+    for _ in range(5):
+        numbers = [int(rng.integers(multiples[site.what], site.units + 1)) for site in sites]
+        kept = {what: [n for site, n in zip(sites, numbers, strict=True) if site.what == what] for what in multiples}
+        kept = {what: [list(range(n)) for n in found] for what, found in kept.items()}
+        smaller = Checkpoint(surgery.keep_units(tiny.model, kept["heads"], kept["neurons"]), tiny.tokenizer)
+        assert costs.total(sites, numbers) == pytest.approx(spent(smaller))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

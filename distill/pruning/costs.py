@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -36,17 +36,18 @@ class Curve:
 class Costs:
     """A checkpoint's costs: `curves` by kind of unit and the `fixed` rest; `whole` is what the target is a share of.
 
-    A curve is that of one attention or one feed-forward part.
+    A curve is that of one attention or one feed-forward part. Those `at` the place of a layer are that layer's own.
     """
 
     unit: Literal["ms", "parameters", "bytes"]
     whole: float
     fixed: float
     curves: Mapping[What, Curve]
+    at: Mapping[int, Mapping[What, Curve]] = field(default_factory=dict)
 
     def of(self, site: Site, units: Sequence[int] | np.ndarray) -> np.ndarray:
         """What numbers of a site's units cost."""
-        return self.curves[site.what].at(units)
+        return self.at.get(site.place, self.curves)[site.what].at(units)
 
     def total(self, sites: Sequence[Site], numbers: Sequence[int]) -> float:
         """What everything costs when each site keeps so many units."""
