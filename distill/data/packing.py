@@ -160,7 +160,9 @@ def _sizes(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
         lengths = np.array([len(character.encode("utf-8", "surrogatepass")) for character in text])
         ends = np.cumsum([0, *lengths])[ends]
     reached = np.maximum.accumulate(ends)
-    return np.minimum(np.diff(reached, prepend=0), _LONGEST_PIECE).astype(np.uint16)
+    sizes = reached.copy()
+    sizes[1:] -= reached[:-1]
+    return np.minimum(sizes, _LONGEST_PIECE).astype(np.uint16)
 
 
 class _Growing:
