@@ -6,11 +6,15 @@ import random
 
 import numpy as np
 import pytest
+from conftest import make_tokenizer, rows, write_csv
+from datasets import ClassLabel, Dataset, Features, Value
 
+from distill import Data, load_data
 from distill.data import arrays, batching, overlap, splitting
 from distill.data.batching import TokenBatches
 from distill.data.encoding import Alike
-from distill.errors import MachineError
+from distill.data.readers import columns, reader
+from distill.errors import DataError, MachineError
 
 
 @pytest.fixture
@@ -164,3 +168,70 @@ def test_batches_are_those_that_they_were(tight, size, tokens):
                 order = np.lexsort((chance.random(number), rounded))
                 turns = chance.permutation(len(batches))
             assert list(batches) == [order[batches.cuts[t] : batches.cuts[t + 1]].tolist() for t in turns]
+
+
+# ------------------------------------------------------------------------------------- columns
+
+
+@pytest.fixture
+def many(monkeypatch) -> None:
+    """A few rows are many."""
+    for module in (columns, reader):
+        monkeypatch.setattr(module, "MANY", 10)
+    monkeypatch.setattr(columns, "AT_ONCE", 7)
+
+
+def facts_of(words, folder, tokenizer):
+    found = load_data(words, seed=2)
+    encoded = [found.encode(name, tokenizer) for name in ("train", "validation")]
+    told = (found.fingerprint, found.notes, found.task, [rows.ids.tolist() for rows in encoded])
+    return told, [rows.labels.tolist() for rows in encoded], found
+
+
+@pytest.mark.parametrize("form", ["names", "numbers", "flags", "fractions", "two texts", "named classes"])
+def test_many_rows_are_what_few_rows_are(form, tmp_path, many, monkeypatch):
+    lines = [
+        [text, ("film", "sport", "money")[n % 3], n % 2, n / 7, f"and {n}"] for n, (text, _) in enumerate(rows(80))
+    ]
+    path = write_csv(tmp_path / "rows.csv", ["text", "topic", "flag", "share", "more"], lines)
+    words = {"source": str(path), "label": {"numbers": "flag", "fractions": "share"}.get(form, "topic")}
+    words |= {"text": ["text", "more"]} if form == "two texts" else {}
+    words |= {"separator": ";"} if form == "flags" else {}
+    if form == "named classes":
+        features = Features({"text": Value("string"), "topic": ClassLabel(names=["a", "b", "c"])})
+        made = Dataset.from_dict({"text": [line[0] for line in lines], "topic": [n % 3 for n in range(80)]}, features)
+        monkeypatch.setattr("distill.data.sources.read_all", lambda *_: made)
+    told, labels, large = facts_of(Data(**words, max_length=24), tmp_path, make_tokenizer())
+    assert isinstance(large.train.texts, columns.Texts)
+    assert isinstance(large.train.labels, columns.Values) == (
+        form in ("names", "numbers", "two texts", "named classes")
+    )
+    assert large.train.texts[3] == large.train.texts[2:5][1] == list(large.train.texts)[3]
+    for module in (columns, reader):
+        monkeypatch.setattr(module, "MANY", 1000)
+    expected, expected_labels, small = facts_of(Data(**words, max_length=24), tmp_path, make_tokenizer())
+    assert isinstance(small.train.texts, list)
+    assert told == expected and labels == expected_labels
+
+
+@pytest.mark.parametrize(("text", "label", "reason"), [("", "film", None), ("a", "", "row 30 of train has no label")])
+def test_what_is_wrong_is_told_of_many_rows(text, label, reason, tmp_path, many):
+    lines = [[text or "b", label] if n == 30 else [f"a {n}", "film" if n % 2 else "sport"] for n in range(40)]
+    path = write_csv(tmp_path / "rows.csv", ["text", "label"], lines)
+    if reason is None:
+        assert len(load_data(Data(source=str(path))).train) > 10
+        return
+    with pytest.raises(DataError, match=reason):
+        load_data(Data(source=str(path)))
+
+
+def test_too_many_values_to_tell_apart_stay_a_list(many, monkeypatch):
+    monkeypatch.setattr(columns, "_DISTINCT", 5)
+    made = Dataset.from_dict(
+        {"few": [n % 3 for n in range(40)], "all": list(range(40)), "lists": [[n] for n in range(40)]}
+    )
+    assert isinstance(columns.values_of(made, "few"), columns.Values)
+    assert columns.values_of(made, "all") == list(range(40)) and columns.values_of(made, "lists")[2] == [2]
+    few = columns.values_of(made, "few")
+    assert list(few) == [n % 3 for n in range(40)] == few[:] and few.take([5, 4])[:] == [2, 1]
+    assert np.asarray(few).tolist() == list(few)

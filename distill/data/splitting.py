@@ -11,7 +11,7 @@ from distill.data import arrays
 from distill.data.encoding import Alike
 
 
-def strata(labels: Sequence[object], problem: str) -> list[Hashable]:
+def strata(labels: Sequence[object], problem: str) -> Sequence[Hashable]:
     """What is kept in proportion: the class, the rarest of many labels, or the tenth of the range of a number."""
     if len(labels) == 0:
         return []
@@ -22,7 +22,7 @@ def strata(labels: Sequence[object], problem: str) -> list[Hashable]:
         given = np.asarray(labels, dtype=float)
         rarity = given.sum(0)
         return [int(min(np.flatnonzero(row), key=lambda i: rarity[i])) if row.any() else -1 for row in given]
-    return list(labels)
+    return labels
 
 
 def split(

@@ -39,7 +39,7 @@ class ClassificationReader:
         task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))
         return {name: Rows(texts[name], coded[name]) for name in raw}, task
 
-    def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
+    def kinds(self, rows: Rows, task: Task) -> Sequence[Hashable]:
         """The class, the rarest of many labels, or the tenth of the range of a number."""
         return splitting.strata(rows.labels, task.problem)
 

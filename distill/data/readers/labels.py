@@ -7,6 +7,7 @@ from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
+from distill.data.readers.columns import Values, distinct, values_of
 from distill.data.readers.reader import require_column
 from distill.errors import DataError
 from distill.recipe import settings
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Names = Sequence[str] | None
 
 
-def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
+def raw_labels(rows: Dataset, data: settings.Data, split: str) -> Sequence[Any]:
     """Each row's label as the source has it: one value, or a list of values for many labels.
 
     Class numbers of a Hub data set become their names. Raises DataError for a missing column or an empty cell.
@@ -39,6 +40,8 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
         values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
     if _is_multi_hot(values):
         values = [[place for place, flag in enumerate(row) if flag] for row in values]
+    if isinstance(values, Values) and None not in values.distinct and "" not in values.distinct:
+        return values
     for position, value in enumerate(values):
         parts = value if isinstance(value, list) else [value]
         if None in parts or value == "":
@@ -52,26 +55,28 @@ def raw_labels(rows: Dataset, data: settings.Data, split: str) -> list[Any]:
 
 def _is_multi_hot(values: Sequence[Any]) -> bool:
     """Whether every row is a list of the same length with a zero or a one for each label."""
-    lists = [value for value in values if isinstance(value, list)]
+    lists = [value for value in distinct(values) if isinstance(value, list)]
     if len(lists) != len(values) or not lists or len({len(value) for value in lists}) != 1 or len(lists[0]) < 2:
         return False
     flags_only = all(flag in (0, 1) and not isinstance(flag, str) for value in lists for flag in value)
     return flags_only and any(len(set(value)) < len(value) for value in lists)
 
 
-def named(rows: Dataset, column: str) -> list[Any]:
+def named(rows: Dataset, column: str) -> Sequence[Any]:
     """A column's values, class numbers replaced by the names that the data set gives them (−1 means unlabelled)."""
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature)
     names = getattr(inner, "names", None)
-    values = list(rows[column])
+    values = values_of(rows, column)
     if names is None:
         return values
-    if any(-1 in (value if isinstance(value, list) else [value]) for value in values):
+    if any(-1 in (value if isinstance(value, list) else [value]) for value in distinct(values)):
         raise DataError(
             f"data.label: column '{column}' holds −1, which marks rows without a label; choose another split"
         )
     name_of = {None: None, **dict(enumerate(names))}
+    if isinstance(values, Values):
+        return values.changed(name_of.__getitem__)
     return [[name_of[v] for v in value] if isinstance(value, list) else name_of[value] for value in values]
 
 
@@ -86,7 +91,7 @@ def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Proble
         return data.problem
     if isinstance(values[0], list):
         return "multi_label_classification"
-    if any(isinstance(value, float) and not float(value).is_integer() for value in values):
+    if any(isinstance(value, float) and not float(value).is_integer() for value in distinct(values)):
         return "regression"
     return "single_label_classification"
 
@@ -98,7 +103,7 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
     """
     if problem == "regression":
         return [data.label if isinstance(data.label, str) else data.label[0]]
-    found = {plain(value) for row in values for value in (row if isinstance(row, list) else [row])}
+    found = {plain(value) for row in distinct(values) for value in (row if isinstance(row, list) else [row])}
     if known is not None and all(index_of(value, known) is not None for value in found):
         return list(known)
     if isinstance(data.label, list):
@@ -113,7 +118,7 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
     return names
 
 
-def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Sequence[str], split: str) -> list[Any]:
+def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Sequence[str], split: str) -> Sequence[Any]:
     """Values to class indices, to lists of zeros and ones, or to numbers.
 
     Raises DataError for a label that is none of the names, or a number that is none.
@@ -123,9 +128,8 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
             if not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value):
                 raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
         return [float(value) for value in values]
-    table = {
-        value: index_of(plain(value), names) for row in values for value in (row if isinstance(row, list) else [row])
-    }
+    every = (value for row in distinct(values) for value in (row if isinstance(row, list) else [row]))
+    table = {value: index_of(plain(value), names) for value in every}
     unknown = [value for value, index in table.items() if index is None]
     if unknown:
         raise DataError(
@@ -134,7 +138,7 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     if problem == "multi_label_classification":
         given = [{table[value] for value in row} for row in values]
         return [[float(i in indices) for i in range(len(names))] for indices in given]
-    return [table[value] for value in values]
+    return values.changed(table.__getitem__) if isinstance(values, Values) else [table[value] for value in values]
 
 
 def index_of(value: Any, names: Sequence[str]) -> int | None:

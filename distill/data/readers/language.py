@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from distill.data import arrays
 from distill.data.encoding import Alike, Encoded, Rows, Sheet
 from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts
+from distill.data.readers.columns import Texts, pages
 from distill.data.readers.reader import Cutter, require_column
 from distill.errors import DataError
 from distill.recipe import settings
@@ -23,43 +23,9 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-_AT_ONCE = 1000
-_MANY = 100_000  # rows whose reading shows its progress
 _MASKS = ("[MASK]", "<mask>")
 _WRITTEN = 40  # tokens behind a user's text
 _BLOCK = 512  # tokens, where neither the recipe nor the model says less
-
-
-class Texts(Sequence[tuple[str, ...]]):
-    """Some rows of a data set's column, which stays where it is: a corpus need not fit into memory."""
-
-    def __init__(self, rows: Dataset, column: str, positions: np.ndarray) -> None:
-        self.rows, self.column, self.positions = rows, column, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, place: int) -> tuple[str, ...]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[tuple[str, ...]]: ...
-
-    def __getitem__(self, place: int | slice) -> tuple[str, ...] | list[tuple[str, ...]]:
-        if isinstance(place, slice):
-            return [(text,) for text in self.rows[self.positions[place].tolist()][self.column]]
-        return (self.rows[int(self.positions[place])][self.column],)
-
-    def __iter__(self) -> Iterator[tuple[str, ...]]:
-        for start in range(0, len(self), _AT_ONCE):
-            yield from self[start : start + _AT_ONCE]
-
-    def take(self, places: Sequence[int]) -> Texts:
-        """Some of them, in the order given."""
-        chosen = np.asarray(places, dtype=np.int64)
-        return Texts(
-            self.rows, self.column, arrays.filled(len(chosen), np.int64, lambda part: self.positions[chosen[part]])
-        )
 
 
 class LanguageReader:
@@ -177,9 +143,9 @@ def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:
 def _texts(rows: Dataset, column: str, split: str) -> Texts:
     """The rows that have a text. Raises DataError."""
     require_column(rows, column, "data.text", split)
-    kept, texts = arrays.Growing(np.int64), rows.select_columns(column)
-    for start in tqdm(range(0, len(texts), _AT_ONCE), desc=f"read {split}", leave=False, disable=len(texts) < _MANY):
-        for position, value in enumerate(texts[start : start + _AT_ONCE][column], start=start):
+    kept = arrays.Growing(np.int64)
+    for start, (texts,) in pages(rows, [column], f"read {split}"):
+        for position, value in enumerate(texts, start=start):
             if value is not None and not isinstance(value, str):
                 kind = f"{value!r}, a {type(value).__name__}"
                 raise DataError(f"data.text: row {position} of {split} holds {kind} in column '{column}', not a text")
@@ -188,4 +154,4 @@ def _texts(rows: Dataset, column: str, split: str) -> Texts:
     positions = kept.whole()
     if not len(positions):
         raise DataError(f"data.text: no row of {split} has a text in column '{column}'")
-    return Texts(texts, column, positions)
+    return Texts(rows.select_columns(column), [column], positions)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.data.encoding import Encoded, Rows
+from distill.data.readers.columns import MANY, Texts, pages
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task
@@ -89,14 +90,21 @@ def refuse_idle(data: settings.Data, task: str, words: Sequence[str]) -> None:
             raise DataError(f"data.{word}: means nothing for {task}; leave it out")
 
 
-def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) -> list[tuple[str, ...]]:
-    """The texts of some columns, a tuple a row. Raises DataError for a missing column or what is no text."""
+def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) -> Sequence[tuple[str, ...]]:
+    """The texts of some columns, a tuple a row; of many rows they are read when they are asked for.
+
+    Raises DataError for a missing column or what is no text.
+    """
     for column in columns:
         require_column(rows, column, setting, split)
-        for position, value in enumerate(rows[column]):
-            if not isinstance(value, str):
-                kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
-                raise DataError(f"{setting}: row {position} of {split} holds {kind} in column '{column}', not a text")
+        for start, (values,) in pages(rows, [column], f"read {split}"):
+            for position, value in enumerate(values, start=start):
+                if not isinstance(value, str):
+                    kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
+                    where = f"{setting}: row {position} of {split}"
+                    raise DataError(f"{where} holds {kind} in column '{column}', not a text")
+    if len(rows) > MANY:
+        return Texts.all_of(rows, columns)
     return list(zip(*(rows[column] for column in columns), strict=True))
 
 
@@ -111,7 +119,7 @@ def short(labels: Sequence[str]) -> str:
     return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
 
 
-def plain_texts(rows: Dataset, data: settings.Data) -> list[tuple[str, ...]]:
+def plain_texts(rows: Dataset, data: settings.Data) -> Sequence[tuple[str, ...]]:
     """Texts of rows without labels: those of the text columns; of a text file's lines whatever the column is called."""
     lines = rows.column_names == ["text"] and len(data.text_columns) == 1
     return texts_of(rows, ["text"] if lines else data.text_columns, "data.text", "data.unlabelled")
