@@ -39,3 +39,8 @@ class MachineError(DistillError):
     """Not the user's mistake: the disk, the network or an engine failed."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says in its first line, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

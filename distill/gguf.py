@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import checkpoint, packages
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, first_line
 from distill.store import Store, name_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, int], str | None]:
         found = Counter(tensor.tensor_type.name for tensor in reader.tensors)
         return dict(found.most_common()), str(way.contents()) if way is not None else None
     except Exception as error:  # what a damaged file makes of the reader has no common base
-        raise CheckpointError(f"{path}: not a whole GGUF file ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: not a whole GGUF file ({first_line(error)})") from None
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _write(path: Path, folder: Path, way: str | None) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         read = _auto_class(config).from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     except Exception as error:  # readers of strangers' files raise kinds without a common base
-        raise CheckpointError(f"{path}: transformers can't read it: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: transformers can't read it: {first_line(error)}") from error
     if hasattr(config := read.config, "quantization_config"):  # or whoever loads the folder finds it still quantized,
         del config.quantization_config  # and transformers refuses to save what it has trained
     plain = type(read)(config)
@@ -135,7 +135,3 @@ def _split_as_its_own(tokenizer: Any, way: str | None) -> Any:
         parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
     return tokenizer
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

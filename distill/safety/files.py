@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, first_line
 
 LARGEST = 16 << 20  # bytes of a file of words and settings
 LARGEST_VOCABULARY = 128 << 20  # bytes of what lists every token, every tensor, or each pair of hundreds of labels
@@ -36,7 +36,7 @@ def read_json(path: Path) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({_short(error)})") from None
+        raise CheckpointError(f"{path}: not valid JSON ({first_line(error)})") from None
     level, depth = [found], 0
     while level:
         depth += 1
@@ -65,10 +65,6 @@ def _constant(name: str) -> float:
     if name == "NaN":
         raise ValueError("NaN is not a number that JSON has")
     return float(name)
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _size(number: int) -> str:

@@ -1,0 +1,38 @@
+"""A checkpoint: a model with its tokenizer in memory, a folder (config, tokenizer, safetensors) on disk.
+
+* `folder`: what a checkpoint folder says of itself: config, label names, which files count, hashes, licence
+* `finding`: a folder here, or a Hub id's snapshot
+* `loading`: the model with its tokenizer
+
+Finding and hashing need no torch, so that `distill check` can do without it.
+"""
+
+from distill.checkpoint.finding import locate, looks_like_folder
+from distill.checkpoint.folder import (
+    count_bytes,
+    engine_files,
+    fingerprint,
+    inspect,
+    label_names,
+    licence_of,
+    read_config,
+    same_tokenizer,
+    sha256,
+)
+from distill.checkpoint.loading import Checkpoint, load
+
+__all__ = [
+    "Checkpoint",
+    "count_bytes",
+    "engine_files",
+    "fingerprint",
+    "inspect",
+    "label_names",
+    "licence_of",
+    "load",
+    "locate",
+    "looks_like_folder",
+    "read_config",
+    "same_tokenizer",
+    "sha256",
+]
