@@ -327,6 +327,7 @@ def recipe(tmp_path, corpus, gpt2, **words) -> Path:
         ({"imitate": {"logits": {"weight": 1, "loss": "decoupled_kl"}}}, "may be among those not kept"),
         ({"imitate": {"hidden_states": 1.0}}, "give `imitate.logits` a weight"),
         ({"imitate": {"logits": 1, "attentions": 1}}, "attentions take a teacher in every step"),
+        ({"imitate": {"logits": 1, "attentions": 1}, "signals": {"engine": "bfloat16"}}, "attentions take a teacher"),
         ({"signals": 0}, "signals.logits: 0 is no"),
         ({"signals": "most"}, "auto"),
         ({"signals": {"k": 3}}, "no such setting"),
@@ -340,12 +341,17 @@ def test_a_recipe_that_asks_for_what_cannot_be_is_refused_when_it_is_read(tmp_pa
 
 def test_tasks_without_a_vocabulary_to_keep_are_refused_by_check(tmp_path, corpus, gpt2, recipe_file):
     told = prepare(load_recipe(recipe_file(steps=[{"distill": {"signals": 4}}])))
-    assert any("signals.logits: 4: a few likeliest are kept of a vocabulary's tokens" in one for one in told.problems)
+    assert any("signals.logits: 4: it counts a vocabulary's tokens" in one for one in told.problems)
     told = prepare(load_recipe(recipe_file(steps=[{"distill": {"signals": "whole"}}])))
     assert not told.problems and any("signals.logits does nothing here" in note for note in told.notes)
     path = recipe(tmp_path, corpus, gpt2)
     path.write_text(path.read_text().replace(CAUSAL, MASKED))
     assert any("masked anew in each epoch" in problem for problem in prepare(load_recipe(path)).problems)
+    path.write_text(path.read_text().replace('"signals": 8', '"signals": {"engine": "bfloat16"}'))
+    assert any("there is no label pass" in problem for problem in prepare(load_recipe(path)).problems)
+    path.write_text(path.read_text().replace(MASKED, CAUSAL).replace('{"engine": "bfloat16"}', "257"))
+    many = prepare(load_recipe(path))
+    assert any("signals.logits: 257 is no part of 257 tokens" in problem for problem in many.problems)
     with pytest.raises(CheckpointError, match="300 is no part of 257 tokens"):
         Asked(300, 2.0, 257, None).of(300)
 

@@ -130,7 +130,7 @@ def distill(
 
 def _asked(words: settings.Distill, task: Task, student: Checkpoint, teacher: Checkpoint) -> Asked | None:
     """How a recipe wants logits over a vocabulary kept, where it says so. Raises CheckpointError."""
-    task.require_kept(words.kept)
+    task.require_kept(words.signals)
     if task.head_labels or words.kept in (None, "off") or words.imitate.logits is None:
         return None
     classes = min(model.config.vocab_size for model in (student.model, teacher.model))

@@ -72,7 +72,12 @@ def check_losses(plan: Plan) -> None:
     """Losses on logits that make sense for the data's labels, and forms in which a teacher's logits can be kept."""
     for step in plan.recipe.steps:
         if plan.data is not None and step.distill is not None:
-            plan.data.task.require_kept(step.distill.kept)
+            plan.data.task.require_kept(step.distill.signals)
+            classes, kept = (plan.teacher_config or {}).get("vocab_size"), step.distill.kept
+            if isinstance(kept, int) and isinstance(classes, int) and kept >= classes:
+                raise CheckpointError(
+                    f"signals.logits: {kept} is no part of {classes} tokens; keep fewer, or say whole"
+                )
         if plan.data is not None and step.distill is not None and step.distill.imitate.logits is not None:
             plan.data.task.require_loss(step.distill.imitate.logits.loss)
 

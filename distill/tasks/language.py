@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distill.recipe.settings import Generation
+from distill.recipe.settings import Generation, Kept
 from distill.tasks.task import NO_TARGET, Array, Task
 
 if TYPE_CHECKING:
@@ -117,11 +117,15 @@ class MaskedLanguageModelling(LanguageModelling):
             return "it parts the true class from the others, but most tokens are not masked; take kl"
         return super().refuse_loss(asked)
 
-    def refuse_kept(self, asked: str | int | None) -> str | None:
-        """Nothing is said twice of the same tokens."""
-        if asked == "whole" or isinstance(asked, int):
-            return "texts are masked anew in each epoch, so a teacher's logits are asked for once only; say auto"
-        return super().refuse_kept(asked)
+    def refuse_kept(self, words: Kept) -> str | None:
+        """Nothing is said twice of the same tokens, so nothing is kept."""
+        if words.logits == "whole" or isinstance(words.logits, int):
+            return f"logits: {words.logits}: texts are masked anew in each epoch, so nothing is kept; leave it out"
+        if words.engine is not None:
+            return (
+                f"engine: {words.engine}: texts are masked anew in each epoch, so there is no label pass; leave it out"
+            )
+        return super().refuse_kept(words)
 
     def imitated(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits of every real token, masked or not, as DistilBERT's code has it (restrict_ce_to_mask: false)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.errors import CheckpointError
-from distill.recipe.settings import Generation, Problem
+from distill.recipe.settings import Generation, Kept, Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
 if TYPE_CHECKING:
@@ -106,16 +106,18 @@ class Task:
         if reason := self.refuse_loss(asked):
             raise CheckpointError(f"imitate.logits.loss: {asked}: {reason}")
 
-    def refuse_kept(self, asked: str | int | None) -> str | None:
-        """Why a teacher's logits can't be kept in a form; None where they can."""
-        if isinstance(asked, int) and self.head_labels:
-            return "a few likeliest are kept of a vocabulary's tokens, and here a logit is a label's; leave it out"
+    def refuse_kept(self, words: Kept) -> str | None:
+        """Why a teacher's signals can't be kept in a form; None where they can."""
+        if isinstance(words.logits, int) and self.head_labels:
+            return (
+                f"logits: {words.logits}: it counts a vocabulary's tokens, and here a logit is a label's; leave it out"
+            )
         return None
 
-    def require_kept(self, asked: str | int | None) -> None:
-        """Raises CheckpointError for a form in which a teacher's logits can't be kept."""
-        if reason := self.refuse_kept(asked):
-            raise CheckpointError(f"signals.logits: {asked}: {reason}")
+    def require_kept(self, words: Kept | None) -> None:
+        """Raises CheckpointError for a form in which a teacher's signals can't be kept."""
+        if words is not None and (reason := self.refuse_kept(words)):
+            raise CheckpointError(f"signals.{reason}")
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits at the places that have a right answer, (places, classes)."""

@@ -10,6 +10,7 @@ from distill.recipe.settings.data import Augment, Data, Mask, MaskedCopies, Sour
 from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
 from distill.recipe.settings.models import Side, Student, Teacher
+from distill.recipe.settings.signals import Kept
 from distill.recipe.settings.telling import Format, Ship, Track
 from distill.recipe.settings.training import (
     AttentionsTerm,
@@ -17,7 +18,6 @@ from distill.recipe.settings.training import (
     Finetune,
     HiddenStatesTerm,
     Imitate,
-    Kept,
     LogitsTerm,
     RelationsTerm,
     Term,
