@@ -36,7 +36,7 @@ def write_corpus(folder: Path, lines: int, seed: int = 0) -> dict[str, Path]:
 
 
 def vocabulary() -> list[str]:
-    """Words of three to five letters, all different."""
+    """Words of three to five letters; some are there twice, so that about 1,200 are different."""
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     return [f"{syllables[n % 60]}{syllables[n // 60 % 60]}"[: 3 + n % 2] + "aeiou"[n % 5] for n in range(_WORDS)]
 

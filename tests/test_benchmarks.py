@@ -179,3 +179,25 @@ def test_a_part_of_a_step_is_the_range_it_lies_in_or_what_its_operator_does(modu
     assert shares.part(Event("aten::mm", Event("inner", optimizer))) == "optimizer"
     told = shares.where([optimizer, Event("aten::mm", spent=2e6)], seconds=4)
     assert told == {"matrix products": 0.5, "optimizer": 0.25, "Python between operators": 0.25}
+
+
+def test_corpora_are_the_same_each_time_and_of_the_size_asked_for(module, tmp_path):
+    corpora = module("corpora")
+    assert len(set(corpora.vocabulary())) > 1000
+    found = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        written = corpora.write_corpus(tmp_path / name, 250)
+        found.append([path.read_text() for path in written.values()])
+    assert found[0] == found[1]
+    lines, table = (text.splitlines() for text in found[0])
+    assert len(lines) == 250 == len(table) - 1 and len(set(lines)) < 250, "some are there twice"
+    assert all(row.rpartition(",")[0] == line for row, line in zip(table[1:], lines, strict=True))
+
+
+def test_memory_is_drawn_by_task(module, tmp_path):
+    memory = module("memory")
+    peak = {"own": 400.0, "mapped": 100.0, "shared": 0.0, "resident": 500.0}
+    rows = [{"task": task, "lines": 10**n, "corpus": 1.0, "peak": peak} for task in memory.TASKS for n in (4, 5)]
+    memory.draw(rows, tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").stat().st_size > 5000
