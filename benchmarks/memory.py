@@ -52,7 +52,7 @@ def main() -> int:
                 told["rows"] = [rows[key] for key in sorted(rows)]
                 write_text(words.json, json.dumps(told, indent=2) + "\n")
                 print(json.dumps(found), flush=True)
-    draw(told["rows"], words.json.with_suffix(".png"))
+    draw(told["rows"], words.json.with_suffix(".png"), told.get("before", ()))
     return 0
 
 
@@ -109,8 +109,8 @@ def _memory(process: int) -> dict[str, float]:
     return {_STATUS[name]: round(1024 * int(rest[0].split()[0]) / 1e6, 1) for name, *rest in pairs if name in _STATUS}
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes a PNG: memory of its own, mapped pages and the corpus itself, by lines."""
+def draw(rows: Sequence[dict[str, Any]], path: Path, before: Sequence[dict[str, Any]] = ()) -> None:
+    """Writes a PNG: memory of its own, mapped pages and the corpus itself, by lines; `before` is an earlier own."""
     from matplotlib.figure import Figure
 
     tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
@@ -120,6 +120,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         lines = [row["lines"] for row in mine]
         for name, colour in (("own", "#1f6f8b"), ("mapped", "#b5651d")):
             axes.plot(lines, [row["peak"][name] for row in mine], "o-", color=colour, label=f"{name}, peak")
+        once = [row for row in before if row["task"] == task]
+        if once:
+            own = [row["peak"]["own"] for row in once]
+            axes.plot([row["lines"] for row in once], own, ":", color="#1f6f8b", label="own, before, peak")
         axes.plot(lines, [row["corpus"] for row in mine], "--", color="#999999", label="the corpus on disk")
         axes.set(xscale="log", xlabel="lines", ylabel="MB", title=task, ylim=(0, None))
         axes.set_ylim(0, 1.3 * max(row["peak"]["resident"] for row in mine))
