@@ -125,8 +125,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, before: Sequence[dict[str, 
             own = [row["peak"]["own"] for row in once]
             axes.plot([row["lines"] for row in once], own, ":", color="#1f6f8b", label="own, before, peak")
         axes.plot(lines, [row["corpus"] for row in mine], "--", color="#999999", label="the corpus on disk")
-        axes.set(xscale="log", xlabel="lines", ylabel="MB", title=task, ylim=(0, None))
-        axes.set_ylim(0, 1.3 * max(row["peak"]["resident"] for row in mine))
+        axes.set(xscale="log", xlabel="lines", ylabel="MB", title=task)
+        axes.set_ylim(0, 1.3 * max(row["peak"]["own"] + row["peak"]["mapped"] for row in [*mine, *once]))
         axes.grid(color="#eeeeee")
         axes.legend(fontsize=8)
     drawn.savefig(path, dpi=120)
