@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distill.data import Splits
     from distill.data import load as load_data
     from distill.distillation import distill, finetune
+    from distill.ensemble import Ensemble
     from distill.errors import DistillError
     from distill.evaluation import evaluate
     from distill.pipeline import run
@@ -29,6 +30,7 @@ _HOMES = {
     "Data": ("distill.recipe", "Data"),
     "Distill": ("distill.recipe", "Distill"),
     "DistillError": ("distill.errors", "DistillError"),
+    "Ensemble": ("distill.ensemble", "Ensemble"),
     "Finetune": ("distill.recipe", "Finetune"),
     "Predictor": ("distill.predict", "Predictor"),
     "Prune": ("distill.recipe", "Prune"),
@@ -52,6 +54,7 @@ __all__ = [
     "Data",
     "Distill",
     "DistillError",
+    "Ensemble",
     "Finetune",
     "Predictor",
     "Prune",

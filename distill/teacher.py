@@ -38,7 +38,7 @@ class Teacher(Protocol):
         ...
 
 
-def find(choice: settings.Teacher) -> tuple[Path, card.Card | None]:
+def find(choice: settings.Teacher | settings.Member) -> tuple[Path, card.Card | None]:
     """The folder of the teacher that a recipe names, and its card if it has one. Raises DistillError."""
     if choice.card is None:
         return gguf.locate(choice.checkpoint, choice.revision), None
@@ -80,7 +80,7 @@ class Live:
 def answering(
     teacher: Checkpoint, encoded: Encoded, wanted: Wanted, *, epochs: float, dtype: torch.dtype,
     scratch: Path, live: bool = True, keep: Keep | None = None, asked: Asked | None = None, off: bool = False,
-    label_pass: Pass | None = None,
+    label_pass: Pass | None = None, who: str = "the teacher",
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
@@ -88,8 +88,8 @@ def answering(
     teacher serves a single epoch, and signals too large to keep, as attentions are; not where `live` is false, because
     the batches that it would be asked about hold another tokenizer's ids. `keep` keeps what is saved for the next
     training; `scratch` is where it lies during this one. `asked` says how logits over a vocabulary are kept, `off`
-    that nothing is, `label_pass` which engine computes what is. Raises MachineError when there is no room then,
-    CheckpointError.
+    that nothing is, `label_pass` which engine computes what is; of several teachers `who` says which one this is.
+    Raises MachineError when there is no room then, CheckpointError.
     """
     source = Live(teacher, wanted, dtype)
     if reason := _never_kept(encoded, wanted, off=off):
@@ -98,7 +98,7 @@ def answering(
                 "signals: off: the teacher reads other token ids than the student, so it must be asked beforehand; "
                 "leave `signals` out"
             )
-        log.info("the teacher runs in every step: %s", reason)
+        log.info("%s runs in every step: %s", who, reason)
         return source
     labels, choice = source.at(torch.float32) if label_pass else source, Choice()
     if asked is not None:
@@ -109,16 +109,16 @@ def answering(
         return source
     layout = Layout(labels, encoded, choice.likeliest)
     if choice.form is None and (reason := _live_instead(layout, live=live, epochs=epochs)):
-        log.info("the teacher runs in every step: %s", reason)
+        log.info("%s runs in every step: %s", who, reason)
         return source
     if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < 2 * layout.bytes):
-        room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for the teacher's {layout.told}"
+        room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"
         if not live or choice.binds:
             way = "say signals: off" if live else "imitate logits alone behind a trimmed vocabulary"
             raise MachineError(f"{room}; {way}, or make room")
-        log.warning("the teacher runs in every step: %s", room)
+        log.warning("%s runs in every step: %s", who, room)
         return source
-    return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass)
+    return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass, who)
 
 
 def _never_kept(encoded: Encoded, wanted: Wanted, *, off: bool) -> str | None:
@@ -142,13 +142,14 @@ def _live_instead(layout: Layout, *, live: bool, epochs: float) -> str | None:
 
 
 def _saved(
-    source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice, label_pass: Pass | None
-) -> Saved:
+    source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice, label_pass: Pass | None,
+    who: str,
+) -> Saved:  # fmt: skip
     """Signals that are computed once, or were before; says what they take."""
     needed, facts = layout.bytes, facts_of(source, encoded, choice.likeliest)
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
     told += f"; whole logits would take {4 * choice.likeliest.classes:,} a token" if choice.likeliest else ""
-    log.info("the teacher's signals are computed once for each text (%s)", told)
+    log.info("%s's signals are computed once for each text (%s)", who, told)
 
     def write(into: Path) -> None:
         if label_pass is None:
@@ -165,7 +166,7 @@ def _saved(
     found.told = {"bytes": needed, "bytes_a_token": layout.bytes_a_token, **choice.told}
     if label_pass is not None:
         found.told["label_pass"] = json.loads((folder / _PASS).read_text(encoding="utf-8"))
-        log.info("the teacher's signals were computed by %s", found.told["label_pass"]["engine"])
+        log.info("%s's signals were computed by %s", who, found.told["label_pass"]["engine"])
     return found
 
 

@@ -1,6 +1,7 @@
 """The training steps: `distill` imitates a teacher, `finetune` learns from labels alone; one objective serves both."""
 
-from distill.distillation.fitting import layer_pairs, require_fit
+from distill.distillation.asking import name_of
+from distill.distillation.fitting import layer_pairs, require_alike, require_fit
 from distill.distillation.lesson import Lesson
 from distill.distillation.steps import distill, finetune, settle, token_loss
 from distill.distillation.writing import cut_off, taught
@@ -11,6 +12,8 @@ __all__ = [
     "distill",
     "finetune",
     "layer_pairs",
+    "name_of",
+    "require_alike",
     "require_fit",
     "settle",
     "taught",

@@ -10,21 +10,25 @@ from scipy.special import log_softmax
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.engines import Torch, answer_all
+from distill.ensemble import Ensemble
 from distill.tasks import better
 from distill.training import TrainingLog
 
 log = logging.getLogger(__name__)
 
 
-def compare(student: Checkpoint, teacher: Checkpoint, data: Splits, record: TrainingLog) -> None:
+def compare(student: Checkpoint, teacher: Checkpoint | Ensemble, data: Splits, record: TrainingLog) -> None:
     """Notes in a training's record how its teacher does on validation, and warns where it does worse than the student.
+    Several teachers answer as one.
 
     Nothing is noted for tasks whose answers are texts to write: there a training is judged by the loss of tokens.
     """
     task = data.task
     if task.generates:
         return
-    answers = answer_all(Torch(teacher.model), held := teacher.encode(data, "validation"), task)
+    guide = Ensemble.of(teacher)
+    who = "teacher" if len(guide) == 1 else "ensemble of teachers"
+    answers = answer_all(guide.engine(data, "validation"), held := guide.encode(data, "validation"), task)
     threshold = task.choose_threshold(answers, held.labels)
     score = task.score(task.predictions(answers, threshold), held.labels)
     record.teacher = {"score": score}
@@ -35,12 +39,12 @@ def compare(student: Checkpoint, teacher: Checkpoint, data: Splits, record: Trai
         record.teacher["entropy"] = float(-(np.exp(logs) * logs).sum(-1).mean())
     told = ", ".join(f"{name} {value:.4f}" for name, value in record.teacher.items())
     best = record.best["score"]
-    log.info("%s: the teacher on validation: %s", record.step, told)
+    log.info("%s: the %s on validation: %s", record.step, who, told)
     if better(best, score, lower=task.lower) and abs(best - score) > _clear(score, len(held), lower=task.lower):
         log.warning(
-            "%s: the teacher scores %.4f on validation and the student %.4f: it imitates what is worse than it can do "
-            "itself; train the teacher longer, or `finetune`",
-            record.step, score, best,
+            "%s: the %s scores %.4f on validation and the student %.4f: it imitates what is worse than it can do "
+            "itself; train the teacher%s longer, or `finetune`",
+            record.step, who, score, best, "s" * (len(guide) > 1),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import torch
 from distill import anatomy
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, arrays, collate
+from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.signals import Wanted, read, tensors
@@ -59,6 +60,42 @@ def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distil
             "training, and attentions are too large to keep; imitate relations, which are not"
         )
     return pairs
+
+
+def require_alike(guide: Ensemble, words: settings.Distill, data: Splits) -> None:
+    """Teachers whose heads are the data's, and whose logits can be mixed where there are several.
+
+    Raises CheckpointError where labels differ, or, of logits by token, the tokens; and where several are to write.
+    """
+    task = data.task
+    for place, teacher in enumerate(guide.teachers):
+        who = "the teacher" if len(guide) == 1 else f"teacher {place + 1} of the ensemble"
+        if task.head_labels and teacher.model.config.num_labels != len(task.labels):
+            raise CheckpointError(
+                f"{who}: its head has {teacher.model.config.num_labels} labels, the data {len(task.labels)}; give it a "
+                "`finetune`"
+            )
+        if len(guide) > 1 and (misfit := task.misfit(teacher.model.config.to_dict())):
+            raise CheckpointError(f"{who}: its head doesn't fit the data: {misfit}; give it a `finetune`")
+    if len(guide) == 1 or words.imitate.logits is None:
+        return
+    if task.generates or words.targets is not None:
+        raise CheckpointError("an ensemble of teachers writes no texts; name one teacher")
+    if words.kept not in (None, "whole", "off"):
+        raise CheckpointError("signals.logits: several teachers have different likeliest tokens; say whole, or off")
+    for place, teacher in enumerate(guide.teachers[1:], start=2):
+        if task.by_token and not _mix_by_token(guide.first, teacher, data):
+            raise CheckpointError(
+                f"teacher {place} of the ensemble cuts texts into other tokens than the first, or to other lengths, so "
+                "their logits can't be mixed token by token; take teachers with one tokenizer, or set data.max_length"
+            )
+
+
+def _mix_by_token(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:
+    """Whether the logits of two are of the same tokens, and over the same ones where those are the classes."""
+    if data.task.head_labels:
+        return _same_tokens(one, other, data)
+    return same_ids(one.encode(data, "train"), other.encode(data, "train"))
 
 
 def asks_teacher(words: settings.Distill) -> bool:

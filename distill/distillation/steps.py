@@ -19,27 +19,19 @@ from distill.compiling import compiled, require_compiler
 from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.data.more import refusal
 from distill.disk import machine_errors
+from distill.distillation.asking import ask
 from distill.distillation.comparing import compare
-from distill.distillation.fitting import (
-    asks_teacher,
-    beginnings,
-    relation_heads,
-    require_fit,
-    same_ids,
-    wanted_of,
-)
+from distill.distillation.fitting import beginnings, relation_heads, require_alike, require_fit
 from distill.distillation.lesson import Lesson
 from distill.distillation.mixing import told
 from distill.distillation.writing import taught
 from distill.engines import Engine, Torch, answer_all
+from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
-from distill.labelling import Pass
 from distill.recipe import settings
 from distill.saved_signals import Keep
 from distill.tasks import Task
-from distill.teacher import answering
 from distill.training import Watch, choose_dtype, fit
-from distill.worth import Asked
 
 log = logging.getLogger(__name__)
 _HELD, _HELD_TOKENS = 64, 8192
@@ -69,78 +61,53 @@ def distill(
     words: settings.Distill,
     *,
     data: Splits,
-    teacher: Checkpoint,
+    teacher: Checkpoint | Ensemble,
     watch: Watch | None = None,
-    keep: Keep | None = None,
+    keep: Sequence[Keep | None] = (),
 ) -> Checkpoint:
-    """A student trained to imitate its teacher on the training split, and on the extra rows that the teacher labels, at
-    its best epoch on validation.
+    """A student trained to imitate its teacher, or several as one, on the training split, and on the extra rows that
+    the teacher labels, at its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths, and learned layer maps, are trained
     beside it and left behind.
-    `watch` follows the training and holds its log in the end; `keep` keeps what the teacher says for the next one.
-    Raises CheckpointError where the two don't fit, TrainingError, and MachineError where a compiler is wanted and there
-    is none.
+    `watch` follows the training and holds its log in the end; `keep` keeps what each teacher says for the next one.
+    Raises CheckpointError where they don't fit, TrainingError, and MachineError where a compiler is wanted and there is
+    none.
     """
     require_compiler(words.compile)
-    data = with_more(data, words)
-    student = student.copy()
+    data, guide = with_more(data, words), Ensemble.of(teacher)
+    student, first, keep = student.copy(), guide.first, [*keep] or [None] * len(guide)
     student.model.requires_grad_(True)
     if words.imitate.logits is not None:
         data.task.require_loss(words.imitate.logits.loss)
+    require_alike(guide, words, data)
     if words.targets == "teacher":
-        data = taught(data, teacher, choose_dtype(words.dtype), keep)
-    pairs = require_fit(student, teacher, words, data)
-    if data.task.head_labels and teacher.model.config.num_labels != len(data.task.labels):
-        raise CheckpointError(
-            f"the teacher's head has {teacher.model.config.num_labels} labels, the data {len(data.task.labels)}; "
-            "give the teacher a `finetune`"
-        )
+        data = taught(data, first, choose_dtype(words.dtype), keep[0])
+    pairs = require_fit(student, first, words, data)
     imitate = words.imitate
     if imitate.relations is not None:
-        heads = relation_heads(imitate.relations, student, teacher, pairs, data)
+        heads = relation_heads(imitate.relations, student, first, pairs, data)
         imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
-    mine = student.encode(data, "train")
-    theirs = teacher.encode(data, "train") if asks_teacher(words) else mine
-    widths = (student.model.config.hidden_size, teacher.model.config.hidden_size)
+    widths = (student.model.config.hidden_size, first.model.config.hidden_size)
     torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
-    configs = student.model.config.to_dict(), teacher.model.config.to_dict()
+    configs = student.model.config.to_dict(), first.model.config.to_dict()
     objective = Lesson(
         student.model, data.task, imitate, temperature=words.temperature, pairs=pairs,
         start=beginnings(imitate, *configs), widths=widths,
     )  # fmt: skip
-    eager = _eager([student, teacher] if "attentions" in pairs else [])
-    with _scratch(watch) as scratch, eager, compiled(teacher.model, words.compile):
-        same = same_ids(mine, theirs)  # not behind a trimmed vocabulary, where the teacher can't read along
-        source = answering(
-            teacher, theirs, wanted_of(objective.asked, pairs, teacher=True), epochs=words.epochs,
-            dtype=choose_dtype(words.dtype), scratch=scratch, live=same, keep=keep,
-            asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
-            label_pass=_label_pass(words, data.task),
-        ) if asks_teacher(words) else None  # fmt: skip
-        rows = theirs if pairs and same and mine.types is None else mine  # a live teacher may want token types
-        watch = watch or Watch("distill")
+    watch = watch or Watch("distill")
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch(watch))
+        stack.enter_context(_eager([student, first] if "attentions" in pairs else []))
+        for one in guide.teachers:
+            stack.enter_context(compiled(one.model, words.compile))
+        source, rows = ask(guide, student, words, data, objective, scratch, keep)
         trained = _train(student, objective, words, data, source, watch, rows)
     watch.log.signals = getattr(source, "told", None) or None
     if objective.maps:
         watch.log.layer_maps = processes.once(lambda: told(objective.maps, *configs, watch.log.step))
-    processes.once(lambda: compare(trained, teacher, data, watch.log))
+    processes.once(lambda: compare(trained, guide, data, watch.log))
     return trained
-
-
-def _asked(words: settings.Distill, task: Task, student: Checkpoint, teacher: Checkpoint) -> Asked | None:
-    """How a recipe wants logits over a vocabulary kept, where it says so. Raises CheckpointError."""
-    task.require_kept(words.signals)
-    if task.head_labels or words.kept in (None, "off") or words.imitate.logits is None:
-        return None
-    classes = min(model.config.vocab_size for model in (student.model, teacher.model))
-    return Asked(words.kept, words.temperature, classes, student.model, words.imitate.logits.needs_whole)
-
-
-def _label_pass(words: settings.Distill, task: Task) -> Pass | None:
-    """How a recipe wants saved signals computed, where it says so."""
-    asked = words.signals
-    return Pass(asked, words.temperature, task) if asked is not None and asked.engine is not None else None
 
 
 def with_more(data: Splits, words: settings.Distill) -> Splits:
@@ -170,13 +137,13 @@ def _eager(checkpoints: Sequence[Checkpoint]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _scratch(watch: Watch | None) -> Iterator[Path]:
+def _scratch(watch: Watch) -> Iterator[Path]:
     """A folder for the teacher's signals, the same for all processes: in the training's own, where a killed run leaves
     nothing behind for long.
     """
 
     def begin() -> Path:
-        if watch is None or watch.folder is None:
+        if watch.folder is None:
             return Path(tempfile.mkdtemp(prefix="distill-signals-"))
         folder = watch.folder / "signals"
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,11 +5,13 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.quality import Quality
 from distill.evaluation.session import (
     Subject,
+    Together,
     add_teacher_graph,
     evaluate,
     make_ledger,
     note_of_tokens,
     score,
+    score_together,
     subjects_in,
 )
 
@@ -19,11 +21,13 @@ __all__ = [
     "Quality",
     "Row",
     "Subject",
+    "Together",
     "add_teacher_graph",
     "evaluate",
     "make_ledger",
     "measure_gain",
     "note_of_tokens",
     "score",
+    "score_together",
     "subjects_in",
 ]

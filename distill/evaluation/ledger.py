@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,14 +64,35 @@ class Row:
 
 @dataclass
 class Ledger:
-    """Rows, the teacher's first. A latency's two baselines are the teacher in eager torch and on the same engine."""
+    """Rows, the teacher's first. A latency's two baselines are the teacher in eager torch and on the same engine.
+
+    Of several teachers the first row is that of the first one, and `ensemble` is what they score as one, with the
+    parameters and bytes of all, and no latency.
+    """
 
     rows: list[Row]
+    ensemble: Row | None = None
+
+    @classmethod
+    def told(cls, report: Mapping[str, Any]) -> Ledger:
+        """As report.json tells it. Raises TypeError, LookupError for what it can't be."""
+        ensemble = report.get("ensemble")
+        return cls([Row.from_dict(row) for row in report["rows"]], Row.from_dict(ensemble) if ensemble else None)
 
     @property
     def teacher(self) -> Row:
-        """The row everything is held against: the teacher as users run it."""
+        """The row that sizes and latencies are held against: the teacher, or the first, as users run it."""
         return self.rows[0]
+
+    @property
+    def reference(self) -> Row:
+        """The row that scores are held against: the teacher's, or that of the ensemble."""
+        return self.ensemble or self.rows[0]
+
+    @property
+    def shown(self) -> list[Row]:
+        """The rows of its table: the ensemble's before all others."""
+        return [*([self.ensemble] if self.ensemble else []), *self.rows]
 
     @property
     def last(self) -> Row:
@@ -102,7 +124,7 @@ class Ledger:
         timed = self.teacher.latency
         speed = [word for place in timed for word in (f"ms, batch {place.batch}", *_SPEED, *_writing(place))]
         same = ["as teacher"] * self._compares
-        return [*quality, *same, *size, *speed], [self._cells(row, len(timed)) for row in self.rows]
+        return [*quality, *same, *size, *speed], [self._cells(row, timed) for row in self.shown]
 
     @property
     def _compares(self) -> bool:
@@ -119,7 +141,7 @@ class Ledger:
             ("faster", range(kept + 4, kept + 4 + speed)),
         ]
 
-    def _cells(self, row: Row, timed: int) -> list[str]:
+    def _cells(self, row: Row, timed: list[Latency]) -> list[str]:
         worst = f"{row.worst_class['name']} {row.worst_class['score']:.3f}" if row.worst_class else "–"
         cells = [
             row.title,
@@ -134,7 +156,10 @@ class Ledger:
             f"{self.ratio_of_size(row):.3f}",
             "–" if row.memory_mb is None else f"{row.memory_mb:.0f} MB",
         ]
-        for place in range(timed):
+        for place, teacher in enumerate(timed):
+            if len(row.latency) <= place:
+                cells += ["–"] * (1 + len(_SPEED) + len(_writing(teacher)))
+                continue
             cells += [
                 f"{row.latency[place].p50_ms:.{0 if row.latency[place].p50_ms >= 100 else 2}f}",
                 _times(self.against_eager(row, place)),

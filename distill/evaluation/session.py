@@ -17,7 +17,8 @@ from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.data.decoders import Decoder
-from distill.engines import GRAPHS, Engine, Torch, files_of, graph_in, open_graph
+from distill.engines import GRAPHS, Engine, Torch, answer_all, files_of, graph_in, open_graph
+from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
@@ -120,28 +121,53 @@ def score(subject: Subject, data: Splits) -> Quality:
     return found
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several teachers as one: what they score, and what they have together."""
+
+    name: str
+    number: int
+    parameters: int
+    bytes: int
+    quality: Quality
+    format: str = "transformers"
+
+
+def score_together(ensemble: Ensemble, data: Splits) -> Quality:
+    """The quality of several teachers as one on the test split; what they choose, they choose on validation."""
+    task, threshold = data.task, data.task.threshold
+    if task.chooses:
+        held = ensemble.encode(data, "validation")
+        threshold = task.choose_threshold(answer_all(ensemble.engine(data, "validation"), held, task), held.labels)
+    engine, rows = ensemble.engine(data, "test"), ensemble.encode(data, "test")
+    return measure_quality(engine, rows, task, threshold=threshold, seed=data.seed, title="score ensemble")
+
+
 def make_ledger(
-    subjects: Sequence[Subject], qualities: Sequence[Quality], data: Splits, timing: settings.Timing
-) -> Ledger:
-    """Times all subjects in one interleaved session, measures their memory, and holds each against the first."""
+    subjects: Sequence[Subject], qualities: Sequence[Quality], data: Splits, timing: settings.Timing,
+    together: Together | None = None,
+) -> Ledger:  # fmt: skip
+    """Times all subjects in one interleaved session, measures their memory, and holds each against the first; where
+    that is one of several teachers, its score against what they score `together`.
+    """
     encoded = [subject.encoded(data) for subject in subjects]
     timing = _settled(timing, subjects, encoded, data)
     engines = [subject.open(timing.threads) for subject in subjects]
     latencies = measure_latency(engines, encoded, timing, data.task.words if data.task.writes else None)
-    teacher, labels = qualities[0], encoded[0].labels
+    teacher, labels = together.quality if together else qualities[0], encoded[0].labels
     same = agreements(engines, qualities, encoded, data.task, timing) if data.task.writes else [None] * len(subjects)
     rows = []
     for subject, quality, latency, agreement in zip(
         tqdm(subjects, desc="memory"), qualities, latencies, same, strict=True
     ):
         row = _row(subject, quality)
-        row.agreement = agreement if quality is not teacher else None
+        row.agreement = agreement if quality is not qualities[0] else None
         row.latency, row.memory_mb = latency, peak_memory(subject.served)
         if quality is not teacher:
             row.retained = tasks.retained(quality.score, teacher.score, lower=data.task.lower)
             row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
-    return Ledger(rows)
+    return Ledger(rows, _row(together, together.quality) if together else None)
 
 
 def note_of_tokens(subjects: Sequence[Subject], data: Splits) -> list[str]:
@@ -174,7 +200,7 @@ def _settled(
     return timing.model_copy(update=told)
 
 
-def _row(subject: Subject, quality: Quality) -> Row:
+def _row(subject: Subject | Together, quality: Quality) -> Row:
     worst = quality.worst_class
     return Row(
         name=subject.name, format=subject.format, metric=quality.metric, score=quality.score,

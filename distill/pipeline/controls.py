@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from distill import checkpoint as checkpoints
-from distill.checkpoint import Checkpoint
 from distill.evaluation import Quality, Subject, measure_gain
+from distill.pipeline.pieces import Guide
 from distill.pipeline.state import ARMS, Stage
 from distill.pipeline.underway import Underway
 from distill.recipe import settings
@@ -52,9 +52,7 @@ def chain_end(going: Underway) -> tuple[Subject, Quality]:
     return going.subjects[place], going.qualities[place]
 
 
-def carry_out_arms(
-    going: Underway, end: tuple[Subject, Quality], teacher: Checkpoint, teacher_bytes: str
-) -> list[Outcome]:
+def carry_out_arms(going: Underway, end: tuple[Subject, Quality], teacher: Guide) -> list[Outcome]:
     """Every arm of the recipe, its own chain (whose last torch checkpoint is `end`) first; none where it has no others.
 
     What ships stays the own chain's: no arm is chosen, least of all on the test split.
@@ -63,7 +61,7 @@ def carry_out_arms(
     if not (arms := arms_of(recipe)):
         return []
     own = Outcome(Arm(seeds_of(recipe)[0]), end[1], list(_led_to(going)))
-    return [own, *(_carry_out(going, arm, (teacher, teacher_bytes)) for arm in arms)]
+    return [own, *(_carry_out(going, arm, teacher) for arm in arms)]
 
 
 def _led_to(going: Underway) -> list[Piece]:
@@ -72,12 +70,12 @@ def _led_to(going: Underway) -> list[Piece]:
     return [going.pieces[title] for title in titles]
 
 
-def _carry_out(going: Underway, arm: Arm, teacher: tuple[Checkpoint, str]) -> Outcome:
+def _carry_out(going: Underway, arm: Arm, teacher: Guide) -> Outcome:
     """One arm, piece by piece, each in the store under a key of its own (or of equal work done elsewhere)."""
     bench, below = going.bench.seeded(arm.seed), going.folder / ARMS / arm.name
     folder, title = below / _START, f"{arm.name}/{_START}"
     with going.stage(title):
-        going.keep(title, bench.student(*teacher, folder, from_random=arm.control == "random-init"))
+        going.keep(title, bench.student(teacher, folder, from_random=arm.control == "random-init"))
     for name, step in arm.steps(going.plan.recipe):
         pupil = checkpoints.load(folder), checkpoints.fingerprint(folder)
         title, folder = f"{arm.name}/{name}", below / name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from distill import checkpoint as checkpoints
 from distill import disk
 from distill.energy import Meter, summarise
 from distill.evaluation import Ledger, Quality, Subject
-from distill.preflight import Plan
+from distill.preflight import FoundTeacher, Plan
+from distill.preflight.ensembles import short_name
 from distill.recipe import settings
 from distill.store import Piece
 
@@ -57,19 +60,41 @@ def _name_of(source: settings.Source) -> str:
     return Path(source.path).name
 
 
-def describe_teacher(plan: Plan) -> dict[str, Any]:
-    """The teacher, for the report: what it is called, its licence, where it was published."""
-    words, card = plan.recipe.teacher, plan.card
+def describe_teacher(plan: Plan, solo: Sequence[Quality] = ()) -> dict[str, Any]:
+    """The teacher, for the report: what it is called, its licence, where it was published; or several as one, with each
+    of them and its weight, and what each alone scores on the test split (`solo`).
+    """
+    told = [_describe_teacher(one) for one in plan.teachers]
+    if len(told) == 1:
+        return told[0]
+    whole = sum(one.words.weight for one in plan.teachers)
+    for one, description in zip(plan.teachers, told, strict=True):
+        description["weight"] = one.words.weight / whole
+    for description, quality in zip(told, solo, strict=False):
+        description["score"] = quality.score
+    licences = {one["licence"] for one in told}
+    mixed = json.dumps([[one["sha256"], one["weight"], one["finetuned"]] for one in told])
+    return {
+        **{word: value for word, value in told[0].items() if word not in ("weight", "score")},
+        "name": " + ".join(one["name"] for one in told),
+        "licence": licences.pop() if len(licences) == 1 else None,
+        "sha256": hashlib.sha256(mixed.encode()).hexdigest(),
+        "finetuned": all(one["finetuned"] for one in told),
+        "ensemble": told,
+    }
+
+
+def _describe_teacher(teacher: FoundTeacher) -> dict[str, Any]:
+    words, card = teacher.words, teacher.card
     on_hub = words.checkpoint is not None and not checkpoints.looks_like_folder(words.checkpoint)
-    name = Path(words.card).stem if words.card else words.checkpoint if on_hub else Path(words.checkpoint).name
     hub = card.hub if card else None
     return {
-        "name": name,
-        "licence": card.licence if card else checkpoints.licence_of(plan.teacher_folder),
+        "name": short_name(teacher),
+        "licence": card.licence if card else checkpoints.licence_of(teacher.folder),
         "source": card.source if card else f"https://huggingface.co/{words.checkpoint}" if on_hub else None,
         "hub_id": hub.id if hub else words.checkpoint if on_hub else None,
         "revision": hub.revision if hub else words.revision,
-        "sha256": checkpoints.fingerprint(plan.teacher_folder),
+        "sha256": checkpoints.fingerprint(teacher.folder),
         "finetuned": words.finetune is not None,
     }
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from distill import checkpoint as checkpoints
 from distill import distillation, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
+from distill.ensemble import Ensemble
 from distill.errors import DistillError, TrainingError
 from distill.recipe import settings
 from distill.saved_signals import Keep
@@ -35,14 +36,15 @@ class _Order:
     words: settings.Training
     data: Splits
     start: Path
-    teacher: Path | None
+    teachers: list[Path]
+    weights: tuple[float, ...]
     title: str
     workshop: Path
 
 
 def train(
-    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Checkpoint | None, watch: Watch,
-    keep: Keep | None,
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch,
+    keep: Sequence[Keep],
 ) -> Checkpoint:  # fmt: skip
     """The one way in which all processes train: `finetune`, or `distill` where there is a teacher."""
     if isinstance(words, settings.Distill):
@@ -52,7 +54,7 @@ def train(
 
 @contextlib.contextmanager
 def all_hands(
-    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Checkpoint | None, watch: Watch
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch
 ) -> Iterator[None]:
     """Has the other processes, where there are any, take part in the training that the block carries out."""
     global _out_of_step
@@ -61,8 +63,10 @@ def all_hands(
         return
     handed = watch.folder / "handed"
     shutil.rmtree(handed, ignore_errors=True)
-    folder = teacher.save(handed / "teacher") if teacher is not None else None
-    order = _Order(words, data, start.save(handed / "start"), folder, watch.title, watch.folder)
+    several = enumerate(teacher.teachers, start=1) if teacher is not None else ()
+    folders = [one.save(handed / f"teacher-{number}") for number, one in several]
+    weights = teacher.weights if teacher is not None else ()
+    order = _Order(words, data, start.save(handed / "start"), folders, weights, watch.title, watch.folder)
     processes.once(lambda: order)
     try:
         yield
@@ -89,10 +93,11 @@ def serve_unless_first() -> None:
 
 def _take_part(order: _Order) -> None:
     start = checkpoints.load(order.start)
-    teacher = checkpoints.load(order.teacher) if order.teacher is not None else None
+    teachers = [checkpoints.load(folder) for folder in order.teachers]
+    teacher = Ensemble(teachers, order.weights) if teachers else None
     watch = Watch(order.title, order.workshop)
     try:
-        train(start, order.words, data=order.data, teacher=teacher, watch=watch, keep=None)
+        train(start, order.words, data=order.data, teacher=teacher, watch=watch, keep=[])
     except TrainingError:
         raise
     except DistillError as error:  # the leader has met the same, and tells it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from distill import distillation, processes, pruning, quantization, student, sur
 from distill.augmentation import augment, load_masked_lm, write_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.evaluation import Quality, Subject, score
+from distill.ensemble import Ensemble
+from distill.evaluation import Quality, Subject, score, score_together
 from distill.export import as_graph
 from distill.pipeline import helping
 from distill.preflight import Plan
@@ -43,6 +45,21 @@ log = logging.getLogger(__name__)
 Tell = Callable[[str, Mapping[str, float]], None]
 
 
+@dataclass(frozen=True)
+class Guide:
+    """Whom a student learns from: one teacher or several, ready, with a hash of each one's bytes."""
+
+    ensemble: Ensemble
+    bytes: tuple[str, ...]
+
+    @property
+    def facts(self) -> Any:
+        """What a key holds of it: of a single teacher its bytes alone."""
+        if len(self.bytes) == 1:
+            return self.bytes[0]
+        return {"ensemble": [list(told) for told in zip(self.bytes, self.ensemble.weights, strict=True)]}
+
+
 @dataclass
 class Bench:
     """What the pieces of one run are made with."""
@@ -64,27 +81,26 @@ class Bench:
         return replace(self, plan=replace(self.plan, recipe=recipe, data=data))
 
     def carried_out(
-        self, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str], link: Path
+        self, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: Guide, link: Path
     ) -> Piece:
-        """What a step makes of a student; both come with a hash of their bytes."""
+        """What a step makes of a student, which comes with a hash of its bytes."""
         if step.quantize is not None:
             return self.quantized(step.quantize, *pupil, link=link)
         if step.prune is not None:
             return self.pruned(step.prune, *pupil, link=link)
-        guide = {"teacher": teacher[0], "teacher_bytes": teacher[1]} if step.distill else {}
         start = {"start": pupil[0], "start_bytes": {"bytes": pupil[1]}}
-        return self.trained(name, step.settings, link=link, **start, **guide)
+        return self.trained(name, step.settings, link=link, teacher=teacher if step.distill else None, **start)
 
     def trained(
         self, name: str, words: settings.Finetune | settings.Distill, start: Checkpoint, *, link: Path,
-        start_bytes: Mapping[str, Any], teacher: Checkpoint | None = None, teacher_bytes: str | None = None,
+        start_bytes: Mapping[str, Any], teacher: Guide | None = None,
     ) -> Piece:  # fmt: skip
         """A checkpoint trained from `start`; imitating a teacher where there is one."""
         kind = "distill" if teacher else "finetune"
         facts = self.facts(
             kind,
             start=start_bytes,
-            teacher=teacher_bytes,
+            teacher=teacher and teacher.facts,
             settings=said(words),
             dtype=str(choose_dtype(words.dtype)),
             processes=processes.number(),
@@ -94,9 +110,9 @@ class Bench:
         def make(files: Path, workshop: Path) -> dict[str, Any]:
             watch = Watch(name, workshop, lambda told: self.tell(name, told))
             before = len(self.meter.records)
-            given = {"data": self.plan.data, "teacher": teacher, "watch": watch}
+            given = {"data": self.plan.data, "teacher": teacher and teacher.ensemble, "watch": watch}
             with self.meter.measure(name), helping.all_hands(start, words, **given):
-                keep = self._kept(teacher_bytes) if teacher else None
+                keep = self._kept(teacher) if teacher else []
                 made = helping.train(start, words, **given, keep=keep)
             made.save(files)
             return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
@@ -125,34 +141,33 @@ class Bench:
 
         return self.store.piece("augment", facts, make, link)
 
-    def _kept(self, teacher_bytes: str) -> Keep:
-        """Keeps what a teacher says in the store: it hangs on its bytes and on the texts, not on who learns."""
+    def _kept(self, teacher: Guide) -> list[Keep]:
+        """Keeps what each teacher says in the store: it hangs on its bytes and on the texts, not on who learns."""
+        names = [distillation.name_of(place, len(teacher.bytes)) for place in range(len(teacher.bytes))]
+        return [partial(self._keep, *told) for told in zip(names, teacher.bytes, strict=True)]
 
-        def keep(facts: Mapping[str, Any], write: Callable[[Path], None], link: Path) -> None:
-            def make(files: Path, _: Path) -> dict[str, Any]:
-                files.mkdir()
-                write(files)
-                return _where()
+    def _keep(
+        self, name: str, teacher_bytes: str, facts: Mapping[str, Any], write: Callable[[Path], None], link: Path
+    ) -> None:
+        def make(files: Path, _: Path) -> dict[str, Any]:
+            files.mkdir()
+            write(files)
+            return _where()
 
-            whole = {"version": _VERSIONS["signals"], "teacher": teacher_bytes, **facts}
-            piece = self.store.piece("signals", whole, make, link)
-            if piece.reused:
-                log.info("the teacher's signals: in the store already (%.0f s when they were made)", piece.seconds)
+        whole = {"version": _VERSIONS["signals"], "teacher": teacher_bytes, **facts}
+        piece = self.store.piece("signals", whole, make, link)
+        if piece.reused:
+            log.info("%s's signals: in the store already (%.0f s when they were made)", name, piece.seconds)
 
-        return keep
-
-    def student(
-        self, teacher: Checkpoint, teacher_bytes: str, link: Path, *, own: Checkpoint | None = None,
-        from_random: bool = False,
-    ) -> Piece:  # fmt: skip
+    def student(self, teacher: Guide, link: Path, *, own: Checkpoint | None = None, from_random: bool = False) -> Piece:
         """The student before it is trained: its own checkpoint (`own`, where it is loaded already), or cut out of the
-        teacher; of the same shape with random weights where those are asked for.
+        (first) teacher; of the same shape with random weights where those are asked for.
         """
         plan = self.plan
         folder, seed = plan.student_folder, plan.recipe.seed
         facts = self.facts(
             "student",
-            teacher=teacher_bytes,
+            teacher=teacher.bytes[0],
             settings=said(plan.recipe.student, but={"checkpoint", "revision"}),
             checkpoint=checkpoints.fingerprint(folder) if folder else None,
             **({"weights": "random"} if from_random else {}),
@@ -160,7 +175,7 @@ class Bench:
 
         def make(files: Path, _: Path) -> dict[str, Any]:
             words, task = plan.recipe.student, plan.data.task
-            made = own or student.make(words, teacher, task, seed=seed, folder=folder, data=plan.data)
+            made = own or student.make(words, teacher.ensemble.first, task, seed=seed, folder=folder, data=plan.data)
             made = student.from_random(made, seed=seed) if from_random else made
             if words.layers is None and made is not own:
                 distillation.settle(made, plan.data)
@@ -213,6 +228,13 @@ class Bench:
         served = checkpoints.fingerprint(subject.folder, subject.weights)
         facts = self.facts("score", served=served, format=subject.format, threshold=subject.threshold)
         piece = self.store.piece("score", facts, lambda *_: {"quality": score(subject, self.plan.data).as_dict()})
+        return Quality.from_dict(piece.told["quality"])
+
+    def quality_together(self, guide: Guide) -> Quality:
+        """What several teachers score as one on the test split, with the predictions behind it."""
+        facts = self.facts("score", served=guide.facts, format="ensemble")
+        together, data = guide.ensemble, self.plan.data
+        piece = self.store.piece("score", facts, lambda *_: {"quality": score_together(together, data).as_dict()})
         return Quality.from_dict(piece.told["quality"])
 
 

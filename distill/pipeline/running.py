@@ -10,10 +10,11 @@ from typing import Any
 import transformers
 
 from distill import checkpoint as checkpoints
-from distill import distillation, preflight, quantization, student, surgery
+from distill import preflight, quantization, surgery
 from distill.augmentation import read_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
+from distill.ensemble import Ensemble
 from distill.evaluation import Subject, add_teacher_graph, make_ledger, note_of_tokens, subjects_in
 from distill.pipeline.controls import Outcome, carry_out_arms, chain_end, describe_arms, stages_of_arms
 from distill.pipeline.describing import (
@@ -26,6 +27,7 @@ from distill.pipeline.describing import (
 from distill.pipeline.helping import serve_unless_first
 from distill.pipeline.pieces import Bench
 from distill.pipeline.state import Stage, State, claim, read_state, require_own
+from distill.pipeline.teachers import Guide, load_models, make_ready, title_of
 from distill.pipeline.telling import Telling
 from distill.pipeline.underway import Underway
 from distill.recipe import settings, to_yaml
@@ -61,12 +63,12 @@ def run(
     for note in plan.notes + plan.data.notes:
         log.info("%s", note)
     transformers.set_seed(recipe.seed)
-    teacher, own = _load(plan)
+    guide, own = load_models(plan)
     store = (store or Store()).prepared()
     with claim(folder, written):
         going = _begin(plan, folder, name, smoke, store)
         try:
-            report = _carry_out(going, teacher, own, name, judged=not smoke)
+            report = _carry_out(going, guide, own, name, judged=not smoke)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             with contextlib.suppress(Exception):  # a full disk, most likely the very error
@@ -85,7 +87,10 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
         return words and words.model_copy(update={"epochs": 1.0, "max_steps": 4})
 
     data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or _SLIVER, _SLIVER)})
-    teacher = recipe.teacher.model_copy(update={"finetune": short(recipe.teacher.finetune)})
+    several = recipe.teacher.ensemble and [
+        member.model_copy(update={"finetune": short(member.finetune)}) for member in recipe.teacher.ensemble
+    ]
+    teacher = recipe.teacher.model_copy(update={"finetune": short(recipe.teacher.finetune), "ensemble": several})
     steps = [
         step.model_copy(update={step.kind: short(step.settings)})
         if isinstance(step.settings, settings.Training)
@@ -96,22 +101,6 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
     seeds = recipe.seeds and seeds_of(recipe)[:_SLIVER_SEEDS]
     told = {"data": data, "teacher": teacher, "steps": steps, "timing": timing, "seeds": seeds}
     return recipe.model_copy(update=told)
-
-
-def _load(plan: preflight.Plan) -> tuple[Checkpoint, Checkpoint | None]:
-    """The teacher, and the student unless it is cut out of the teacher: what is wrong with either is known at once,
-    with nothing written yet.
-    """
-    recipe, task = plan.recipe, plan.data.task
-    teacher = checkpoints.load(plan.teacher_folder, task, new_head=plan.new_head, seed=recipe.seed)
-    if recipe.student.layers is not None:
-        return teacher, None
-    pupil = student.make(recipe.student, teacher, task, seed=seeds_of(recipe)[0], folder=plan.student_folder)
-    distillation.settle(pupil, plan.data)
-    for step in recipe.steps:
-        if step.distill is not None:
-            distillation.require_fit(pupil, teacher, step.distill, plan.data.extended)
-    return teacher, pupil
 
 
 def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store) -> Underway:
@@ -130,7 +119,8 @@ def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: St
 def _stages(recipe: settings.Recipe) -> list[Stage]:
     """Everything that a run will do, in order."""
     stages = [Stage("augment", "augment")] if _augments(recipe) else []
-    stages += [Stage("teacher", "finetune")] if recipe.teacher.finetune else []
+    members = enumerate(recipe.teacher.members)
+    stages += [Stage(title_of(place), "finetune") for place, words in members if words.finetune]
     stages.append(Stage("student", "student"))
     stages += [Stage(f"{place}-{step.kind}", step.kind) for place, step in enumerate(recipe.steps, start=1)]
     stages += stages_of_arms(recipe)
@@ -145,18 +135,18 @@ def _augments(recipe: settings.Recipe) -> bool:
     return recipe.data.augment is not None and any(step.distill for step in recipe.steps)
 
 
-def _carry_out(going: Underway, teacher: Checkpoint, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
+def _carry_out(going: Underway, guide: Ensemble, own: Checkpoint | None, name: str, *, judged: bool) -> Report:
     if _augments(going.plan.recipe):
         _add_copies(going)
-    teacher, teacher_bytes = _ready_teacher(going, teacher)
-    pupil, pupil_bytes = _ready_student(going, teacher, teacher_bytes, own)
+    teacher = make_ready(going, guide)
+    pupil, pupil_bytes = _ready_student(going, teacher, own)
     for place, step in enumerate(going.plan.recipe.steps, start=1):
         title = f"{place}-{step.kind}"
-        pupil, pupil_bytes = _step(going, title, step, (pupil, pupil_bytes), (teacher, teacher_bytes))
+        pupil, pupil_bytes = _step(going, title, step, (pupil, pupil_bytes), teacher)
     end = chain_end(going)
     _add_padded(going)
-    arms = carry_out_arms(going, end, teacher, teacher_bytes)
-    parity = _add_teacher_graph(going, teacher_bytes)
+    arms = carry_out_arms(going, end, teacher)
+    parity = _add_teacher_graph(going, teacher.bytes[0])
     report = _measure(going, name, parity, arms, judged=judged)
     report.write(going.folder)
     if going.plan.recipe.ship is not None:
@@ -182,32 +172,13 @@ def _add_copies(going: Underway) -> None:
             log.info("%s", note)
 
 
-def _ready_teacher(going: Underway, teacher: Checkpoint) -> tuple[Checkpoint, str]:
-    """The teacher as its student meets it (fine-tuned when the recipe says so) and a hash of its bytes; scored."""
-    plan, words, folder = going.plan, going.plan.recipe.teacher.finetune, going.plan.teacher_folder
-    if words is None:
-        distillation.settle(teacher, plan.data)
-    else:
-        start = {"bytes": checkpoints.fingerprint(folder), "new_head": plan.new_head}
-        folder = going.folder / "teacher"
-        with going.stage("teacher"):
-            going.keep("teacher", going.bench.trained("teacher", words, teacher, start_bytes=start, link=folder))
-            teacher = checkpoints.load(folder)
-    found = checkpoints.fingerprint(folder)
-    going.measure(Subject("teacher", "transformers", folder, teacher.tokenizer, teacher))
-    going.telling.checkpoint("teacher", going.subjects[-1], going.qualities[-1], sha256=found, parents=[])
-    return teacher, found
-
-
-def _ready_student(
-    going: Underway, teacher: Checkpoint, teacher_bytes: str, own: Checkpoint | None
-) -> tuple[Checkpoint, str]:
+def _ready_student(going: Underway, teacher: Guide, own: Checkpoint | None) -> tuple[Checkpoint, str]:
     plan, folder = going.plan, going.folder / "student"
     with going.stage("student"):
-        going.keep("student", going.student_bench.student(teacher, teacher_bytes, folder, own=own))
+        going.keep("student", going.student_bench.student(teacher, folder, own=own))
     own_bytes = checkpoints.fingerprint(plan.student_folder) if plan.student_folder else None
     pupil, found = checkpoints.load(folder), checkpoints.fingerprint(folder)
-    parents = [own_bytes] if own_bytes else [teacher_bytes] if plan.recipe.student.layers is not None else []
+    parents = [own_bytes] if own_bytes else [teacher.bytes[0]] if plan.recipe.student.layers is not None else []
     fresh = Subject("student", "transformers", folder, pupil.tokenizer, pupil)
     trained = plan.recipe.steps[0].kind != "quantize"
     if not trained:  # no step makes another torch checkpoint: this is what the graphs are of, and what ships
@@ -218,7 +189,7 @@ def _ready_student(
 
 
 def _step(
-    going: Underway, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: tuple[Checkpoint, str]
+    going: Underway, name: str, step: settings.Step, pupil: tuple[Checkpoint, str], teacher: Guide
 ) -> tuple[Checkpoint, str]:
     """One step: the checkpoint it makes is kept and scored, and is what the next step gets."""
     folder = going.folder / name
@@ -227,7 +198,7 @@ def _step(
         found = subjects_in(name, folder)
         for subject in found:
             going.measure(subject)
-            parents = [pupil[1], *([teacher[1]] if step.distill else [])]
+            parents = [pupil[1], *(teacher.bytes if step.distill else [])]
             sha256 = checkpoints.fingerprint(folder, subject.weights)
             going.telling.checkpoint(
                 step.kind, subject, going.qualities[-1], sha256=sha256, parents=parents,
@@ -278,9 +249,10 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
     """The timing session over all subjects, the ledger, and all that the report tells beside it."""
     plan = going.plan
     with going.stage("evaluation"):
-        ledger = make_ledger(going.subjects, going.qualities, plan.data, plan.recipe.timing)
+        ledger = make_ledger(going.subjects, going.qualities, plan.data, plan.recipe.timing, together=going.together)
     labels = going.subjects[0].encoded(plan.data).labels
     aside = {outcome.predictions_name: outcome.quality.predictions for outcome in arms}
+    aside |= {going.together.name: going.together.quality.predictions} if going.together else {}
     save_predictions(going.folder, going.subjects, going.qualities, labels, aside)
     trained = {title: piece for title, piece in going.pieces.items() if "training" in piece.told}
     return Report(
@@ -292,8 +264,8 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
         going.seconds,
         judged,
         parity,
-        plan.notes + plan.data.notes + note_of_tokens(going.subjects, plan.data),
-        describe_teacher(plan),
+        plan.notes + plan.data.notes + note_of_tokens(going.subjects, plan.data) + going.notes,
+        describe_teacher(plan, going.solo),
         [describe_step(title, piece) for title, piece in (going.pieces | going.aside).items()],
         describe_energy(plan.recipe, trained, ledger, going.bench.meter),
         describe_arms(going, arms, labels),

@@ -10,9 +10,9 @@ from distill import checkpoint as checkpoints
 from distill import tracking
 from distill.engines import graph_in
 from distill.evaluation import Quality, Subject
-from distill.pipeline.describing import describe_teacher
 from distill.pipeline.state import State
 from distill.preflight import Plan
+from distill.preflight.ensembles import short_name
 from distill.report import Report
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Telling:
 
 def _tags(plan: Plan, state: State) -> list[str]:
     recipe = plan.recipe
-    name = describe_teacher(plan)["name"]
-    tags = [recipe.task, name, str(plan.teacher_config["model_type"]), *(step.kind for step in recipe.steps)]
+    names = [short_name(teacher) for teacher in plan.teachers]
+    tags = [recipe.task, *names, str(plan.teacher_config["model_type"]), *(step.kind for step in recipe.steps)]
     tags += ["smoke"] if state.smoke else []
     return list(dict.fromkeys(tags))

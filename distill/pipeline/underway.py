@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill import preflight
-from distill.evaluation import Quality, Subject
+from distill.evaluation import Quality, Subject, Together
 from distill.pipeline.pieces import Bench
 from distill.pipeline.state import State
 from distill.pipeline.telling import Telling
@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Underway:
-    """What the stages of a run share. `aside` holds the pieces of arms, whose names are ARM/STEP."""
+    """What the stages of a run share. `aside` holds the pieces of arms, whose names are ARM/STEP; `solo` are the scores
+    of an ensemble's teachers, each alone, and `together` is what they score as one.
+    """
 
     plan: preflight.Plan
     folder: Path
@@ -34,6 +36,9 @@ class Underway:
     subjects: list[Subject] = field(default_factory=list)
     qualities: list[Quality] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    solo: list[Quality] = field(default_factory=list)
+    together: Together | None = None
+    notes: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -60,12 +65,13 @@ class Underway:
         facts = {"piece": piece.name, "seconds": round(piece.seconds, 1), "reused": piece.reused}
         self.state.mark(name, "done", finished=piece.finished, **facts)
 
-    def measure(self, subject: Subject, place: int | None = None) -> None:
+    def measure(self, subject: Subject, place: int | None = None) -> Quality:
         """Scores a subject on the test split; its turn in the timing session comes at the end."""
         quality = self.score(subject)
         place = len(self.subjects) if place is None else place
         self.subjects.insert(place, subject)
         self.qualities.insert(place, quality)
+        return quality
 
     def score(self, subject: Subject) -> Quality:
         """A subject's score on the test split, taken from the store where it was scored before."""

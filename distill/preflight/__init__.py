@@ -1,5 +1,5 @@
 """Recipe, card, checkpoints and data held against each other before anything expensive, without torch."""
 
-from distill.preflight.plan import Plan, prepare
+from distill.preflight.plan import FoundTeacher, Plan, prepare
 
-__all__ = ["Plan", "prepare"]
+__all__ = ["FoundTeacher", "Plan", "prepare"]

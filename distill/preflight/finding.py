@@ -16,54 +16,58 @@ from distill.preflight.heads import has_head
 from distill.tasks import TASKS
 
 if TYPE_CHECKING:
-    from distill.preflight.plan import Plan
+    from distill.preflight.plan import FoundTeacher, Plan
 
 
-def find_teacher(plan: Plan, fetch: bool) -> None:
-    """The teacher's card, folder and config; where no folder is at hand, the card's facts stand for the config."""
-    choice = plan.recipe.teacher
+def find_teacher(plan: Plan, teacher: FoundTeacher, fetch: bool) -> None:
+    """A teacher's card, folder and config; where no folder is at hand, the card's facts stand for the config."""
+    choice, where = teacher.words, teacher.where
     try:
         if choice.card is None:
-            plan.teacher_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
-            _note_grid(choice.checkpoint, plan)
+            teacher.folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
+            _note_grid(teacher, plan)
         else:
-            plan.card = card.load_card(_near(choice.card, plan) if is_path(choice.card) else choice.card)
-            plan.teacher_folder = _locate_card(plan.card, choice.card, plan, fetch)
+            teacher.card = card.load_card(_near(choice.card, plan) if is_path(choice.card) else choice.card)
+            teacher.folder = _locate_card(teacher, plan, fetch)
     except RecipeError as error:
         plan.problems += error.problems
     except DistillError as error:
-        plan.problems.append(f"teacher: {error}")
-    if plan.teacher_folder is not None:
-        plan.teacher_config = checkpoint.read_config(plan.teacher_folder)
-    elif plan.card is not None:
-        plan.teacher_config = plan.card.config()
-        plan.teacher_config |= {"architectures": [TASKS[plan.card.task].head]} if plan.card.task in TASKS else {}
-    if plan.card is not None:
-        plan.notes += [f"teacher: {note}" for note in (plan.card.note,) if note]
-        if plan.card.hub and plan.card.hub.revision == "main":
-            plan.notes.append(f"teacher: the card's Hub revision is `main`, so {plan.card.hub.id} may change under it")
+        plan.problems.append(f"{where}: {error}")
+    if teacher.folder is not None:
+        teacher.config = checkpoint.read_config(teacher.folder)
+    elif teacher.card is not None:
+        teacher.config = teacher.card.config()
+        known = TASKS.get(teacher.card.task)
+        teacher.config |= {"architectures": [known.head]} if known else {}
+    if teacher.card is not None:
+        plan.notes += [f"{where}: {note}" for note in (teacher.card.note,) if note]
+        if teacher.card.hub and teacher.card.hub.revision == "main":
+            hub = teacher.card.hub.id
+            plan.notes.append(f"{where}: the card's Hub revision is `main`, so {hub} may change under it")
 
 
-def _note_grid(name: str, plan: Plan) -> None:
+def _note_grid(teacher: FoundTeacher, plan: Plan) -> None:
     """Weights that were stored in few bits are on a grid already, so storing them so once more loses nothing."""
+    name = teacher.words.checkpoint
     if gguf.is_gguf(name) and (grid := gguf.grid(Path(_near(name, plan)).expanduser())) is not None:
         plan.notes.append(
-            f"teacher: the weights in {Path(name).name} are on the grid of {grid}, so results in as few bits look "
-            "lossless on them and mean nothing"
+            f"{teacher.where}: the weights in {Path(name).name} are on the grid of {grid}, so results in as few bits "
+            "look lossless on them and mean nothing"
         )
 
 
-def _locate_card(found: card.Card, name: str, plan: Plan, fetch: bool) -> Path | None:
+def _locate_card(teacher: FoundTeacher, plan: Plan, fetch: bool) -> Path | None:
     """The card's folder; None when the package isn't there and nothing may be fetched."""
+    found, name, where = teacher.card, teacher.words.card, teacher.where
     here = (found.package and packages.is_installed(found.package.name)) or found.folder
     if not here and not fetch:
         if found.package is not None:
-            plan.missing.append(f"teacher: {card.missing_package(found)}")
-        plan.unchecked.append(f"teacher: the files of card {name} against its hashes")
+            plan.missing.append(f"{where}: {card.missing_package(found)}")
+        plan.unchecked.append(f"{where}: the files of card {name} against its hashes")
         return None
     folder = card.locate(found, name, convert=fetch)
     if folder is None:
-        plan.unchecked.append(f"teacher: {found.gguf} is converted by the first run")
+        plan.unchecked.append(f"{where}: {found.gguf} is converted by the first run")
     return folder
 
 
@@ -166,13 +170,14 @@ def find_engine(plan: Plan) -> None:
 def find_compiler(plan: Plan) -> None:
     """What `compile` needs, told missing once with the first training that asks for it."""
     steps = [(f"steps.{place}.{step.kind}", step.settings) for place, step in enumerate(plan.recipe.steps)]
-    for where, words in (("teacher.finetune", plan.recipe.teacher.finetune), *steps):
+    teachers = [(f"{teacher.where}.finetune", teacher.words.finetune) for teacher in plan.teachers]
+    for where, words in (*teachers, *steps):
         if getattr(words, "compile", None) and (reason := lacking()):
             plan.missing.append(f"{where}.compile: {reason}")
             return
 
 
 def _head_names(plan: Plan) -> list[str] | None:
-    """The teacher's own label names, when it has a head for this task."""
-    config = plan.teacher_config
-    return checkpoint.label_names(config) if config and has_head(config, plan.recipe.task) else None
+    """A teacher's own label names, of the first one that has a head for this task."""
+    heads = [one.config for one in plan.teachers if one.config and has_head(one.config, plan.recipe.task)]
+    return next((names for config in heads if (names := checkpoint.label_names(config))), None)

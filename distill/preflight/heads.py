@@ -9,37 +9,46 @@ from distill.errors import CheckpointError
 from distill.tasks import TASKS
 
 if TYPE_CHECKING:
-    from distill.preflight.plan import Plan
+    from distill.preflight.plan import FoundTeacher, Plan
 
 
-def check_head(plan: Plan) -> None:
+def check_heads(plan: Plan) -> None:
+    """Every teacher's head, and all that is wrong with them at once."""
+    for teacher in plan.teachers:
+        try:
+            _check_head(plan, teacher)
+        except CheckpointError as error:
+            plan.problems += [str(error)] if str(error) not in plan.problems else []
+
+
+def _check_head(plan: Plan, teacher: FoundTeacher) -> None:
     """A teacher that isn't fine-tuned needs a head that fits the data; one that is gets a new head where it doesn't."""
-    config, choice = plan.teacher_config, plan.recipe.teacher
-    _check_family(config, plan.recipe.task, "teacher")
-    if config is None or (plan.teacher_folder is None and plan.card is not None and plan.card.task is None):
-        if choice.finetune is None and plan.card is not None:
-            raise CheckpointError(_no_head(plan.card.model_type, plan.recipe.task))
+    config, words, where = teacher.config, teacher.words, teacher.where
+    _check_family(config, plan.recipe.task, where)
+    if config is None or (teacher.folder is None and teacher.card is not None and teacher.card.task is None):
+        if words.finetune is None and teacher.card is not None:
+            raise CheckpointError(_no_head(where, teacher.card.model_type, plan.recipe.task))
         return
     if not has_head(config, plan.recipe.task):
-        if choice.finetune is None:
+        if words.finetune is None:
             has = ", ".join(config.get("architectures") or ["checkpoint without a named head"])
-            raise CheckpointError(_no_head(has, plan.recipe.task))
-        plan.new_head = True
+            raise CheckpointError(_no_head(where, has, plan.recipe.task))
+        teacher.new_head = True
         return
     if plan.data is None:
         return
     misfit = plan.data.task.misfit(config)
-    if misfit and choice.finetune is None:
+    if misfit and words.finetune is None:
         raise CheckpointError(
-            f"teacher: its head doesn't fit the data: {misfit}; name the data's labels as the head does, or give the "
+            f"{where}: its head doesn't fit the data: {misfit}; name the data's labels as the head does, or give the "
             "teacher a `finetune`"
         )
     if misfit:
-        plan.new_head = True
-        plan.notes.append(f"teacher: a new head is trained, because its own doesn't fit the data: {misfit}")
+        teacher.new_head = True
+        plan.notes.append(f"{where}: a new head is trained, because its own doesn't fit the data: {misfit}")
     elif plan.data.task.labels and checkpoint.label_names(config) is None and plan.data.task.problem != "regression":
         shown = ", ".join(plan.data.task.labels[:8])
-        plan.notes.append(f"teacher: its head names no labels; they are taken to be, in its order: {shown}")
+        plan.notes.append(f"{where}: its head names no labels; they are taken to be, in its order: {shown}")
 
 
 def _check_family(config: dict[str, Any] | None, task: str, who: str) -> None:
@@ -51,8 +60,8 @@ def _check_family(config: dict[str, Any] | None, task: str, who: str) -> None:
         )
 
 
-def _no_head(what: str, task: str) -> str:
-    return f"teacher: a {what} has no head for {task}; give it a `finetune`, which trains one"
+def _no_head(where: str, what: str, task: str) -> str:
+    return f"{where}: a {what} has no head for {task}; give it a `finetune`, which trains one"
 
 
 def check_student_head(plan: Plan) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from distill import card
 from distill.data.loading import Splits
 from distill.errors import DistillError, RecipeError
+from distill.preflight.ensembles import check_ensemble
 from distill.preflight.finding import find_compiler, find_engine, find_masked_lm, find_student, find_teacher, read_data
-from distill.preflight.heads import check_head, check_losses, check_student_head
+from distill.preflight.heads import check_heads, check_losses, check_student_head
 from distill.preflight.more_data import check_more_data
 from distill.preflight.shapes import (
     check_graphs,
@@ -26,26 +27,55 @@ from distill.recipe.arms import Arm, arms_of, seeds_of, trainings_in
 
 
 @dataclass
+class FoundTeacher:
+    """A teacher that a recipe names: its settings, where in the recipe they stand, and what was found."""
+
+    words: settings.Member
+    where: str = "teacher"
+    card: card.Card | None = None
+    folder: Path | None = None
+    config: dict[str, Any] | None = None
+    new_head: bool = False
+
+
+@dataclass
 class Plan:
     """What was found: folders and data for a run to go on with, and what is wrong, missing or unchecked.
 
-    `problems` can never work; `missing` is what this machine lacks for a run, with what gets it; `unchecked`
-    needs a network that could not be reached, or waits for a run.
+    `teachers` is one, or those of an ensemble. `problems` can never work; `missing` is what this machine lacks for a
+    run, with what gets it; `unchecked` needs a network that could not be reached, or waits for a run.
     """
 
     recipe: settings.Recipe
     beside: Path | None = None
-    card: card.Card | None = None
-    teacher_folder: Path | None = None
+    teachers: list[FoundTeacher] = field(default_factory=list)
     student_folder: Path | None = None
     masked_lm_folder: Path | None = None
-    teacher_config: dict[str, Any] | None = None
     data: Splits | None = None
-    new_head: bool = False
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def card(self) -> card.Card | None:
+        """That of the teacher, or of the first."""
+        return self.teachers[0].card
+
+    @property
+    def teacher_folder(self) -> Path | None:
+        """That of the teacher, or of the first."""
+        return self.teachers[0].folder
+
+    @property
+    def teacher_config(self) -> dict[str, Any] | None:
+        """That of the teacher, or of the first: the one that a student's layers are cut from."""
+        return self.teachers[0].config
+
+    @property
+    def new_head(self) -> bool:
+        """Whether the teacher, or the first, has its head trained anew."""
+        return self.teachers[0].new_head
 
     def require(self) -> Plan:
         """This plan, when a run can go on with it. Raises RecipeError with everything that is wrong or missing."""
@@ -59,8 +89,11 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
 
     `beside` is the recipe's folder. Without `fetch` nothing is downloaded: what lies on the Hub is left unchecked.
     """
-    plan = Plan(recipe, beside)
-    find_teacher(plan, fetch)
+    members = recipe.teacher.members
+    where = ["teacher"] if len(members) == 1 else [f"teacher.ensemble.{place}" for place in range(len(members))]
+    plan = Plan(recipe, beside, [FoundTeacher(*told) for told in zip(members, where, strict=True)])
+    for teacher in plan.teachers:
+        find_teacher(plan, teacher, fetch)
     find_student(plan, fetch)
     read_data(plan, fetch)
     find_masked_lm(plan, fetch)
@@ -69,8 +102,8 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _note_idle_words(plan)
     _note_arms(plan)
     for check in (
-        check_head, check_student_head, check_layers, check_pruning, check_ranks, check_imitated_layers,
-        check_tokens, check_losses, check_more_data, check_graphs, check_length,
+        check_heads, check_ensemble, check_student_head, check_layers, check_pruning, check_ranks,
+        check_imitated_layers, check_tokens, check_losses, check_more_data, check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)
@@ -90,8 +123,10 @@ def _note_idle_words(plan: Plan) -> None:
     if more and not any(step.distill for step in plan.recipe.steps):
         plan.notes.append(f"data.{' and data.'.join(more)}: nothing is done with it here: no step is a `distill`")
     is_number = plan.data is not None and plan.data.task.problem == "regression"
-    if plan.recipe.teacher.finetune is not None and plan.recipe.teacher.finetune.simulate is not None:
-        plan.notes.append("teacher.finetune.simulate does nothing for the result: the teacher is not quantized")
+    for teacher in plan.teachers:
+        if teacher.words.finetune is not None and teacher.words.finetune.simulate is not None:
+            where = f"{teacher.where}.finetune.simulate"
+            plan.notes.append(f"{where} does nothing for the result: the teacher is not quantized")
     for position, step in enumerate(plan.recipe.steps):
         training = step.distill or step.finetune
         if training is not None and training.simulate is not None and plan.recipe.steps[-1].kind != "quantize":

@@ -161,13 +161,14 @@ def _note_projections(
 def check_length(plan: Plan) -> None:
     """No more tokens than there are positions."""
     recipe = plan.recipe
-    for who, config in (("teacher", plan.teacher_config), ("student", _student_config(plan))):
+    teachers = [("teacher" if len(plan.teachers) == 1 else one.where, one.config) for one in plan.teachers]
+    for who, config in (*teachers, ("student", _student_config(plan))):
         positions = anatomy.size(config, "positions") if config else None
         asked = {"timing.tokens": recipe.timing.tokens}
         if TASKS[recipe.task].generates:
             asked["data.target_length"] = recipe.data.target_length
             asked["generation.max_new_tokens"] = recipe.generation and recipe.generation.max_new_tokens
-        if who == "teacher":  # a student with fewer positions sees texts cut to its own
+        if who != "student":  # a student with fewer positions sees texts cut to its own
             asked["data.max_length"] = recipe.data.max_length
         for setting, tokens in asked.items():
             if positions is not None and tokens is not None and tokens > positions:

@@ -40,17 +40,23 @@ def check_tokens(plan: Plan) -> None:
 def _check_logits(plan: Plan, words: settings.Distill, where: str, student: Path, teacher: Path) -> None:
     """Logits by token, of a tokenizer that is known to cut texts otherwise."""
     task = TASKS[plan.recipe.task]
-    if words.imitate.logits is None or not (task.by_token or not task.head_labels):
+    if words.imitate.logits is None or not apart_by_token(plan, student, teacher):
         return
-    found = [folder / "tokenizer.json" for folder in (student, teacher)]
-    if not all(file.is_file() for file in found) or (task.head_labels and _cut_alike(plan, *found)):
-        return  # a run looks at every text before anything is trained
     fix = ", or `finetune` without a teacher" if task.head_labels else _without_logits(task.generates)
     raise CheckpointError(
         f"{where}: student and teacher have different tokenizers, and a {plan.recipe.task} has logits for each token"
         f"{'' if task.head_labels else ', over the tokens that there are'}, which can't be compared; take a student "
         f"with the teacher's tokenizer{fix}"
     )
+
+
+def apart_by_token(plan: Plan, one: Path, other: Path) -> bool:
+    """Whether two checkpoints are known to have logits of other tokens; a run looks at every text in any case."""
+    task = TASKS[plan.recipe.task]
+    files = [folder / "tokenizer.json" for folder in (one, other)]
+    if not (task.by_token or not task.head_labels) or not all(file.is_file() for file in files):
+        return False
+    return not checkpoint.same_tokenizer(one, other) and not (task.head_labels and _cut_alike(plan, *files))
 
 
 def _without_logits(writes: bool) -> str:

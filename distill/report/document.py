@@ -79,6 +79,7 @@ class Report:
             "data": self.data,
             "teacher": self.teacher,
             "rows": [row.as_dict() for row in self.ledger.rows],
+            **({"ensemble": self.ledger.ensemble.as_dict()} if self.ledger.ensemble else {}),
             "training": self.training,
             "steps": self.steps,
             "parity": self.parity,

@@ -29,11 +29,12 @@ def lead(ledger: Ledger) -> str:
     metric = row.metric.replace("_", " ")
     if len(ledger.rows) < 2:
         return f"Only the teacher was measured: {metric} {teacher.score:.3f} in {size(teacher.bytes)}."
+    whose, of = ("its teachers’ ensemble", " of the first of them") if ledger.ensemble else ("its teacher", "")
     if row.retained is None:
-        kept = f"{row.name} has {metric} {row.score:.3f}, where its teacher has {teacher.score:.3f},"
+        kept = f"{row.name} has {metric} {row.score:.3f}, where {whose} has {ledger.reference.score:.3f},"
     else:
-        kept = f"{row.name} keeps {percent(row.retained)} of its teacher’s {metric}"
-    smaller = f"in {percent(ledger.ratio_of_size(row))} of the size"
+        kept = f"{row.name} keeps {percent(row.retained)} of {whose}’s {metric}"
+    smaller = f"in {percent(ledger.ratio_of_size(row))} of the size{of}"
     return f"{kept} {smaller}. {_speed(ledger)}".strip()
 
 
@@ -56,11 +57,11 @@ def _pace(ratio: float) -> str:
     return f"is {1 / ratio:.1f} times as fast as" if ratio < 1 else f"takes {ratio:.1f} times as long as"
 
 
-def sureness(row: Row, teacher: Row) -> str:
+def sureness(row: Row, teacher: Row, whose: str = "the teacher’s") -> str:
     """The scores behind the headline, with the interval and the paired test."""
     told = (
         f"{row.metric.replace('_', ' ').capitalize()} {row.score:.4f} (95 % interval {row.interval[0]:.3f} to "
-        f"{row.interval[1]:.3f}), the teacher’s {teacher.score:.4f}, on the same {row.n} test examples."
+        f"{row.interval[1]:.3f}), {whose} {teacher.score:.4f}, on the same {row.n} test examples."
     )
     if row.p_value is None:
         return told

@@ -14,7 +14,7 @@ _CLASSES = 20  # shown at once
 
 
 def _both(ledger: Ledger) -> list[tuple[str, Row]]:
-    found = [("teacher", ledger.teacher)]
+    found = [("ensemble" if ledger.ensemble else "teacher", ledger.reference)]
     return [*found, (ledger.last.title, ledger.last)] if len(ledger.rows) > 1 else found
 
 

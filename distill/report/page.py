@@ -18,7 +18,7 @@ def page(report: dict[str, Any]) -> str:
 
     Everything in it is escaped; equal reports give equal bytes.
     """
-    ledger = Ledger([Row.from_dict(row) for row in report["rows"]])
+    ledger = Ledger.told(report)
     body = join([
         _head(report, ledger),
         _expectations(report),
@@ -46,7 +46,9 @@ def _head(report: dict[str, Any], ledger: Ledger) -> Html:
         tag("p", join(["distill report", f"on {name}" if name else ""], " · "), class_="kind"),
         tag("h1", report["run"]),
         tag("p", headline.lead(ledger), class_="lead"),
-        tag("p", headline.sureness(ledger.last, ledger.teacher), class_="sure") if len(ledger.rows) > 1 else "",
+        tag("p", headline.sureness(ledger.last, ledger.reference, f"{_whose(ledger)}’s"), class_="sure")
+        if len(ledger.rows) > 1
+        else "",
         tag("p", " ".join(report["controls"]["in_words"]), class_="sure") if report.get("controls") else "",
         _facts(ledger),
     )
@@ -56,16 +58,22 @@ def _facts(ledger: Ledger) -> Html:
     row = ledger.last
     if len(ledger.rows) < 2:
         return Html("")
-    of, same = "of the teacher’s", ledger.against_same_engine(row)
+    of, same = f"of {_whose(ledger)}’s", ledger.against_same_engine(row)
+    first = "the first teacher" if ledger.ensemble else "the teacher"
     facts = [
         ("kept", headline.percent(row.retained), f"{of} {row.metric.replace('_', ' ')}", row.retained),
-        ("size", headline.size(row.bytes), f"the teacher has {headline.size(ledger.teacher.bytes)}", row.bytes),
-        ("speed", headline.times(ledger.against_eager(row)), "the teacher’s in eager torch", row.latency),
-        ("speed, engine aside", headline.times(same), "the teacher’s on the same engine", same),
-        ("parameters", f"{row.params / 1e6:.1f} M", f"the teacher has {ledger.teacher.params / 1e6:.1f} M", row.params),
+        ("size", headline.size(row.bytes), f"{first} has {headline.size(ledger.teacher.bytes)}", row.bytes),
+        ("speed", headline.times(ledger.against_eager(row)), f"{first}’s in eager torch", row.latency),
+        ("speed, engine aside", headline.times(same), f"{first}’s on the same engine", same),
+        ("parameters", f"{row.params / 1e6:.1f} M", f"{first} has {ledger.teacher.params / 1e6:.1f} M", row.params),
     ]
     told = [tag("div", tag("dt", n), tag("dd", v, tag("small", more))) for n, v, more, shown in facts if shown]
     return tag("dl", *told, class_="facts")
+
+
+def _whose(ledger: Ledger) -> str:
+    """Whose score it is that others are held against."""
+    return "the ensemble" if ledger.ensemble else "the teacher"
 
 
 def _expectations(report: dict[str, Any]) -> Html:
@@ -88,7 +96,7 @@ def _expectations(report: dict[str, Any]) -> Html:
 def ledger_tables(ledger: Ledger) -> Html:
     """The ledger in its three parts, each narrow enough to be read whole; the result's row stands out."""
     head, body = ledger.cells()
-    classes = ["result" if row is ledger.last and len(ledger.rows) > 1 else "" for row in ledger.rows]
+    classes = ["result" if row is ledger.last and len(ledger.rows) > 1 else "" for row in ledger.shown]
     parts = []
     for name, columns in ledger.groups():
         if not columns:
@@ -105,16 +113,16 @@ def _trade(ledger: Ledger) -> Html:
     def shares(row: Row) -> tuple[float, tuple[float, float]]:
         if not relative:
             return row.score, row.interval
-        found = [retained(score, ledger.teacher.score, lower=lower) or 0 for score in (row.score, *row.interval)]
+        found = [retained(score, ledger.reference.score, lower=lower) or 0 for score in (row.score, *row.interval)]
         low, high = sorted(found[1:])
         return 100 * found[0], (100 * low, 100 * high)
 
-    relative, lower = ledger.teacher.score > 0, ledger.teacher.metric in LOWER
-    kept = f"{ledger.teacher.metric}, % of the teacher’s" if relative else ledger.teacher.metric
+    relative, lower = ledger.reference.score > 0, ledger.teacher.metric in LOWER
+    kept = f"{ledger.teacher.metric}, % of {_whose(ledger)}’s" if relative else ledger.teacher.metric
     timed = [row for row in ledger.rows if row.latency]
     figures = []
     for title, cost, rows, of in (
-        ("Kept against size", "size in MB", ledger.rows, lambda row: row.bytes / 1e6),
+        ("Kept against size", "size in MB", ledger.shown, lambda row: row.bytes / 1e6),
         ("Kept against latency", f"median ms at batch {timed[0].latency[0].batch}" if timed else "", timed,
          lambda row: row.latency[0].p50_ms),
     ):  # fmt: skip

@@ -42,17 +42,23 @@ def _teacher(log: dict[str, Any]) -> str:
 
 def _kept(log: dict[str, Any]) -> str:
     """What was left out of the teacher's logits, and which engine gave them, where it wasn't plain torch."""
-    found, told = log.get("signals") or {}, ""
+    found = log.get("signals") or {}
+    several = enumerate(found.get("teachers", []), start=1)
+    return _kept_of(found, "the teacher") + "".join(_kept_of(one, f"teacher {place}") for place, one in several)
+
+
+def _kept_of(found: dict[str, Any], who: str) -> str:
+    told = ""
     if "likeliest" in found:
         form = found["likeliest"]
         told += (
-            f"; of the teacher's logits the {form['number']} likeliest of {form['classes']:,} tokens were kept, with "
+            f"; of {who}'s logits the {form['number']} likeliest of {form['classes']:,} tokens were kept, with "
             f"the mass of the others ({found['bytes_a_token']:.0f} bytes a token; {found['nats']:.2g} nats from whole "
             "logits)"
         )
     if "label_pass" in found:
         tried = {trial["engine"]: trial for trial in found["label_pass"]["tried"]}
-        told += f"; the teacher's answers are of {(name := found['label_pass']['engine'])}"
+        told += f"; {who}'s answers are of {(name := found['label_pass']['engine'])}"
         if name in tried:
             told += f", {tried[name]['divergence']:.2g} nats from float32, {tried[name]['agreement']:.1%} the same"
     return told
@@ -278,9 +284,23 @@ def data(report: dict[str, Any]) -> Html:
         ("test split", _code(told.get("test_sha256"))),
         ("teacher", join([teacher.get("name"), teacher.get("revision"), "fine-tuned here" if teacher.get("finetuned")
                           else ""], ", ")),
+        *_members(teacher, report["rows"][0]["metric"]),
         ("teacher licence", licence["teacher"] or ("not said" if teacher else "")),
         ("teacher source", teacher.get("source")),
         ("teacher weights", _code(teacher.get("sha256")) if teacher else ""),
     ])  # fmt: skip
     notes = [*report["notes"], *([told["note"]] if told.get("note") and told["note"] not in report["notes"] else [])]
     return section("Data, teacher and notes", facts, markup.bullets(notes))
+
+
+def _members(teacher: dict[str, Any], metric: str) -> list[tuple[str, str]]:
+    """The teachers of an ensemble, each with its weight, its own score and its licence."""
+    found = []
+    for place, one in enumerate(teacher.get("ensemble", []), start=1):
+        parts = [
+            one["name"], one.get("revision"), "fine-tuned here" if one["finetuned"] else "",
+            f"weight {one['weight']:.2f}", f"{metric} {one['score']:.4f} alone" if "score" in one else "",
+            one["licence"] or "licence not said",
+        ]  # fmt: skip
+        found.append((f"teacher {place}", ", ".join(part for part in parts if part)))
+    return found

@@ -9,9 +9,9 @@ Table = dict[str, Any]  # {"columns": [...], "data": [[...], ...]}
 
 def read(report: dict[str, Any]) -> dict[str, Any]:
     """From a report (schema 2): {"summary", "tables", "plots", "notes"}, plain JSON."""
-    from distill.evaluation.ledger import Ledger, Row
+    from distill.evaluation.ledger import Ledger
 
-    ledger = Ledger([Row.from_dict(row) for row in report["rows"]])
+    ledger = Ledger.told(report)
     tables = {
         "ledger": _ledger(ledger),
         "latency": _latency(ledger),
@@ -121,7 +121,7 @@ def _ledger(ledger: Any) -> Table:
     for place in timed:
         columns += [f"{word}, batch {place.batch}" for word in ("p50_ms", "p95_ms", "vs_eager", "vs_same_engine")]
     data = []
-    for row in ledger.rows:
+    for row in ledger.shown:
         worst = row.worst_class or {"name": None, "score": None}
         cells = [
             row.name, row.format, row.metric, row.score, *row.interval, row.n, row.retained, row.p_value, row.params,

@@ -218,7 +218,7 @@ def _teacher(
 
     task = restored(manifest.problem, manifest.labels)
     try:
-        loaded = checkpoints.load(_teacher_folder(recipe.teacher), task, new_head=True)
+        loaded = checkpoints.load(_teacher_folder(recipe.teacher.members[0]), task, new_head=True)
         if loaded.parameters != params:
             return {}, f"the teacher at hand has {loaded.parameters:,} parameters, the report's {params:,}"
         if loaded.model.config.vocab_size < manifest.probe.vocabulary:
@@ -233,7 +233,7 @@ def _teacher(
     return engines, ""
 
 
-def _teacher_folder(choice: settings.Teacher) -> Path:
+def _teacher_folder(choice: settings.Member) -> Path:
     """Where the teacher lies on this machine; nothing is fetched. Raises DistillError."""
     from huggingface_hub import snapshot_download
 

@@ -9,7 +9,7 @@ from distill.recipe.settings.compression import Calibration, Gradually, Prune, Q
 from distill.recipe.settings.data import Augment, Data, Mask, MaskedCopies, Source, WordCopies
 from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import AtLeastOrMost, Bound, Expect, Timing
-from distill.recipe.settings.models import Side, Student, Teacher
+from distill.recipe.settings.models import Member, Side, Student, Teacher
 from distill.recipe.settings.signals import Kept
 from distill.recipe.settings.telling import Format, Ship, Track
 from distill.recipe.settings.training import (
@@ -45,6 +45,7 @@ __all__ = [
     "LogitsTerm",
     "Mask",
     "MaskedCopies",
+    "Member",
     "Metric",
     "Problem",
     "Prune",

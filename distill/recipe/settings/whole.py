@@ -173,6 +173,17 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _several_write_no_text(self) -> Recipe:
+        if self.teacher.ensemble is None:
+            return self
+        if self.task in _WRITING or any(step.distill is not None and step.distill.targets for step in self.steps):
+            raise ValueError(
+                "teacher.ensemble: a text is written token by token by one model, so an ensemble writes none and its "
+                "score can't be measured; name one teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_ship(self) -> Recipe:
         if self.ship is not None and "onnx" in self.ship.formats and self.steps[-1].kind != "quantize":
             raise ValueError(

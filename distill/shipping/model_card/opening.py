@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.engines import ROUNDED
-from distill.shipping.model_card.origin import teacher_link
+from distill.shipping.model_card.origin import listed, teacher_link
 
 if TYPE_CHECKING:
     from distill.evaluation import Row
@@ -29,11 +29,14 @@ def first_words(report: Mapping[str, Any], facts: Mapping[str, Any], shipped: Ma
     forms = {"transformers": "safetensors for transformers", "onnx-fp32": "an fp32 graph"}
     forms |= {form: f"an {form.removeprefix('onnx-')} graph" for form in ROUNDED}
     rows_told = ", ".join(f"*{row.title}*" for row in shipped.values())
+    held = "The first row is the teacher it is held against"
+    if report.get("ensemble"):
+        held = "The first row is the ensemble, the second its first teacher"
     return (
         f"A compact {_KINDS[report['recipe']['task']]}, distilled from {teacher_link(report)}{finetuned}. "
         f"It {_gives(facts)}.\n\n"
-        f"It comes as {_listed([forms[form] for form in shipped])}; in the table below: {rows_told}. "
-        f"The first row is the teacher it is held against."
+        f"It comes as {listed([forms[form] for form in shipped])}; in the table below: {rows_told}. "
+        f"{held}."
     )
 
 
@@ -62,20 +65,17 @@ def _gives(facts: Mapping[str, Any]) -> str:
             return f"gives a number to {given}: {labels}"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def measured(rows: Sequence[Row], report: Mapping[str, Any]) -> str:
     """The section Measured: the ledger, and how to read it."""
     from distill.evaluation import Ledger
     from distill.report import reading_help
 
-    ledger = Ledger(list(rows))
+    ledger = Ledger(list(rows), Ledger.told(report).ensemble)
     machine = report["machine"]
     where = (
         f"measured on {machine['processor']}, {machine['cores']} core(s), {machine['system']}, seed {report['seed']}"
     )
-    kept = "kept: the score over the teacher's; vs eager, vs same engine: how many times as fast as the teacher there"
+    whose = "ensemble" if ledger.ensemble else "teacher"
+    kept = f"kept: the score over the {whose}'s; vs eager, vs same engine: how many times as fast as the teacher there"
     notes = "\n".join(f"* {line}" for line in [*reading_help(ledger), kept, where])
     return f"{ledger.markdown()}\n\n{notes}"

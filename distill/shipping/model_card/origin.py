@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.recipe.settings import Recipe
@@ -27,12 +27,19 @@ def data_used(report: Mapping[str, Any]) -> str:
 
 def licences(recipe: Recipe, report: Mapping[str, Any]) -> str:
     """The section Licence."""
-    theirs, named = report.get("teacher", {}).get("licence"), licence_of(recipe, report)
-    return (
-        f"* what is shipped here: {named or NOT_STATED}\n"
-        f"* the teacher, {teacher_link(report)}: {theirs or NOT_STATED}\n"
-        "* weights are derived from the teacher's and were trained on the data above; both licences concern you"
-    )
+    told = report.get("teacher", {})
+    several = told.get("ensemble", [])
+    theirs = [
+        f"* {'a' if several else 'the'} teacher, {teacher_link({'teacher': one})}: {one.get('licence') or NOT_STATED}"
+        for one in several or [told]
+    ]
+    derived = "weights may be derived from the first teacher's" if several else "weights are derived from the teacher's"
+    lines = [
+        f"* what is shipped here: {licence_of(recipe, report) or NOT_STATED}",
+        *theirs,
+        f"* {derived} and were trained on the data above; {'all' if several else 'both'} licences concern you",
+    ]
+    return "\n".join(lines)
 
 
 def licence_of(recipe: Recipe, report: Mapping[str, Any]) -> str | None:
@@ -52,9 +59,16 @@ def base_model(report: Mapping[str, Any]) -> str | None:
 
 
 def teacher_link(report: Mapping[str, Any]) -> str:
-    """The teacher's name, with a link to where it is from where that is known."""
+    """The teacher's name, with a link to where it is from where that is known; or those of several."""
     teacher = report.get("teacher", {})
+    if several := teacher.get("ensemble"):
+        return f"an ensemble of {listed([teacher_link({'teacher': one}) for one in several])}"
     name, source = teacher.get("name") or "the teacher", teacher.get("source")
     if source is None and base_model(report):
         source = f"https://huggingface.co/{base_model(report)}"
     return f"[{name}]({source})" if source else name
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a sentence."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
