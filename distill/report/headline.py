@@ -43,12 +43,13 @@ def _speed(ledger: Ledger) -> str:
     eager, same = ledger.against_eager(row), ledger.against_same_engine(row)
     if not eager:
         return ""
-    told = f"At batch {row.latency[0].batch} it {_pace(eager)} the teacher as users run it (eager torch)"
+    who = "the first teacher" if ledger.ensemble else "the teacher"
+    told = f"At batch {row.latency[0].batch} it {_pace(eager)} {who} as users run it (eager torch)"
     if row.latency[0].engine == ledger.teacher.latency[0].engine:
         return f"{told}, which is also its own engine."
     if not same:
-        return f"{told}; the teacher was not timed on the same engine."
-    return f"{told}, and {_pace(same)} the teacher on the same engine."
+        return f"{told}; {who} was not timed on the same engine."
+    return f"{told}, and {_pace(same)} {who} on the same engine."
 
 
 def _pace(ratio: float) -> str:
