@@ -24,7 +24,7 @@ from torch import Tensor
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, TokenBatches, collate
 from distill.engines import GRAPHS, Engine, open_graph
-from distill.errors import MachineError
+from distill.errors import CheckpointError, MachineError
 from distill.losses import LOSSES
 from distill.recipe.settings import Kept
 from distill.saved_signals import Source
@@ -97,8 +97,13 @@ def labeller(source: Live, encoded: Encoded, asked: Pass, scratch: Path) -> Iter
     """What labels a split: the engine asked for where it stays within its bounds, of `auto` the fastest that does, and
     else torch in float32, which `source` is; with what was measured. Says so. Graphs lie in a folder of `scratch`.
 
-    Raises MachineError where a graph is asked for by name and can't be made.
+    Raises MachineError where a graph is asked for by name and can't be made, CheckpointError where it can't be asked.
     """
+    if source.numbers is not None and asked.words.engine.startswith("onnx"):
+        raise CheckpointError(
+            f"signals.engine: {asked.words.engine}: behind a trimmed vocabulary a teacher is asked by other token ids "
+            "than a graph of it knows; say float32, bfloat16 or auto"
+        )
     if asked.words.engine == _FLOAT32:
         yield source, {"engine": _FLOAT32, "tried": []}
         return
@@ -137,7 +142,7 @@ def _candidates(source: Live, encoded: Encoded, asked: Pass, reference: _Referen
         log.info("the label pass runs in float32 on torch: it takes about %.0f s, too few to gain from", whole)
         return []
     names = ["bfloat16"] if choose_dtype("auto") == torch.bfloat16 else []
-    return names + (["onnx-int8", "onnx-fp32"] if source.wanted == Wanted() else [])
+    return names + (["onnx-int8", "onnx-fp32"] if source.wanted == Wanted() and source.numbers is None else [])
 
 
 class Graph:
@@ -145,6 +150,7 @@ class Graph:
 
     def __init__(self, source: Live, engine: Engine) -> None:
         self.model, self.wanted, self.dtype, self.engine = source.model, source.wanted, source.dtype, engine
+        self.numbers = source.numbers
 
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The logits, where the batch is."""

@@ -25,6 +25,7 @@ from distill.compiling import is_compiled
 from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
 from distill.disk import machine_errors
 from distill.likeliest import Likeliest
+from distill.renumbering import Numbers
 from distill.signals import Kept, Signals, Wanted, tensors
 from distill.tasks import NO_TARGET
 
@@ -44,6 +45,7 @@ class Source(Protocol):
     model: Any
     wanted: Wanted
     dtype: torch.dtype
+    numbers: Numbers | None
 
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The teacher's signals for a batch."""
@@ -210,6 +212,7 @@ def facts_of(source: Source, encoded: Encoded, likeliest: Likeliest | None = Non
     """What a teacher's signals for a split hang on, beside its bytes."""
     wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked}
     wanted |= {"likeliest": likeliest.facts} if likeliest else {}
+    wanted |= {"numbers": source.numbers.sha256} if source.numbers else {}
     wanted |= {"compiled": True} if is_compiled(source.model) else {}
     return {"texts": fingerprint(encoded), "dtype": str(source.dtype), **json.loads(json.dumps(wanted))}
 

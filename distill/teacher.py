@@ -19,6 +19,7 @@ from distill.disk import write_text
 from distill.errors import CheckpointError, MachineError
 from distill.labelling import Pass, labeller
 from distill.recipe import settings
+from distill.renumbering import Numbers
 from distill.saved_signals import Keep, Layout, Saved, facts_of
 from distill.signals import Signals, Wanted, read
 from distill.tasks import Task
@@ -59,39 +60,45 @@ def load(name: str, task: Task | None = None, *, new_head: bool = False) -> Chec
 
 
 class Live:
-    """A model that runs, without gradients, on every batch it is asked about."""
+    """A model that runs, without gradients, on every batch it is asked about; `numbers` are those that a student asks
+    by, where they are not its own.
+    """
 
-    def __init__(self, teacher: Checkpoint, wanted: Wanted, dtype: torch.dtype) -> None:
+    def __init__(self, teacher: Checkpoint, wanted: Wanted, dtype: torch.dtype, numbers: Numbers | None = None) -> None:
         self.teacher, self.model, self.wanted, self.dtype = teacher, teacher.model.eval(), wanted, dtype
+        self.numbers = numbers
 
     def at(self, dtype: torch.dtype) -> Live:
         """The same in another precision."""
-        return Live(self.teacher, self.wanted, dtype)
+        return Live(self.teacher, self.wanted, dtype, self.numbers)
 
     @torch.no_grad()
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """Logits and what else is wanted, as the model gives them."""
         device = self.model.device
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
+        moved = self.numbers.asked(moved) if self.numbers else moved
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return read(self.model, moved, self.wanted)
+            found = read(self.model, moved, self.wanted)
+        return self.numbers.said(found) if self.numbers else found
 
 
 def answering(
     teacher: Checkpoint, encoded: Encoded, wanted: Wanted, *, epochs: float, dtype: torch.dtype,
     scratch: Path, live: bool = True, keep: Keep | None = None, asked: Asked | None = None, off: bool = False,
-    label_pass: Pass | None = None, who: str = "the teacher",
+    label_pass: Pass | None = None, who: str = "the teacher", numbers: Numbers | None = None,
 ) -> Teacher:  # fmt: skip
     """What answers for a split in the cheaper way, and says so: saved signals where they are asked for again.
 
-    `encoded` is the split in the teacher's own tokens, `wanted` what will be asked for beside the logits. A live
+    `encoded` is the split in the teacher's own tokens, or in those of a student who has other `numbers` for them;
+    `wanted` is what will be asked for beside the logits. A live
     teacher serves a single epoch, and signals too large to keep, as attentions are; not where `live` is false, because
     the batches that it would be asked about hold another tokenizer's ids. `keep` keeps what is saved for the next
     training; `scratch` is where it lies during this one. `asked` says how logits over a vocabulary are kept, `off`
     that nothing is, `label_pass` which engine computes what is; of several teachers `who` says which one this is.
     Raises MachineError when there is no room then, CheckpointError.
     """
-    source = Live(teacher, wanted, dtype)
+    source = Live(teacher, wanted, dtype, numbers)
     if reason := _never_kept(encoded, wanted, off=off):
         if off and not live:
             raise CheckpointError(

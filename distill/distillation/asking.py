@@ -8,11 +8,12 @@ from pathlib import Path
 from distill import processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
-from distill.distillation.fitting import asks_teacher, same_ids, wanted_of
+from distill.distillation.fitting import asks_teacher, must_read_along, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
 from distill.ensemble import Ensemble, Mixture
 from distill.labelling import Pass
 from distill.recipe import settings
+from distill.renumbering import numbers_between
 from distill.saved_signals import Keep
 from distill.signals import NOTHING
 from distill.tasks import Task
@@ -33,9 +34,9 @@ def ask(
     """What answers for the training split, nothing where texts that the teacher wrote are all that is learned; and the
     split as the student reads it.
 
-    A teacher is asked live only where it reads the student's ids; of several each one's signals are kept apart, and
-    mixed when they are looked up. `lesson` says what is asked for; hidden states, attentions and vectors are the first
-    teacher's.
+    A teacher is asked live only where it reads the student's ids, or is asked in its own numbers for them; of several
+    each one's signals are kept apart, and mixed when they are looked up. `lesson` says what is asked for; hidden
+    states, attentions and vectors are the first teacher's.
     """
     mine = student.encode(data, "train")
     if not asks_teacher(words):
@@ -44,11 +45,15 @@ def ask(
     sources, read = [], [teacher.encode(data, "train") for teacher in several]
     for place, (teacher, theirs) in enumerate(zip(several, read, strict=True)):
         wanted = wanted_of(lesson.asked, lesson.pairs, teacher=True) if place == 0 else NOTHING
+        alike = same_ids(mine, theirs)
+        numbers = (
+            None if alike or not must_read_along(data.task, lesson.pairs) else numbers_between(student, teacher, data)
+        )
         source = answering(
-            teacher, theirs, wanted, epochs=words.epochs, dtype=choose_dtype(words.dtype),
-            scratch=_shelf(scratch, place), live=same_ids(mine, theirs), keep=keep[place],
+            teacher, mine if numbers else theirs, wanted, epochs=words.epochs, dtype=choose_dtype(words.dtype),
+            scratch=_shelf(scratch, place), live=alike or numbers is not None, keep=keep[place],
             asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
-            label_pass=_label_pass(words, data.task), who=name_of(place, len(guide)),
+            label_pass=_label_pass(words, data.task), who=name_of(place, len(guide)), numbers=numbers,
         )  # fmt: skip
         sources.append(source)
     live = any(isinstance(source, Live) for source in sources)

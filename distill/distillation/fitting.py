@@ -15,7 +15,9 @@ from distill.data import Encoded, Splits, arrays, collate
 from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
+from distill.renumbering import numbers_between
 from distill.signals import Wanted, read, tensors
+from distill.tasks import Task
 
 Pairs = Mapping[str, list[tuple[int, int]]]  # by term: the student's layer and the teacher's that it follows
 
@@ -54,12 +56,24 @@ def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distil
                 f"their {term.replace('_', ' ')} can't be compared token by token; imitate logits alone, or set "
                 "data.max_length"
             )
-    if "attentions" in pairs and not same_ids(student.encode(data, "train"), teacher.encode(data, "train")):
+    if "attentions" in pairs and not _reads_along(student, teacher, data):
         raise CheckpointError(
-            "imitate.attentions: the two number their tokens differently, so the teacher would have to be asked before "
-            "training, and attentions are too large to keep; imitate relations, which are not"
+            "imitate.attentions: the two have other tokens, so the teacher would have to be asked before training, and "
+            "attentions are too large to keep; imitate relations, which are not"
         )
     return pairs
+
+
+def must_read_along(task: Task, pairs: Pairs) -> bool:
+    """Whether a teacher must be asked by the student's own rows: for what is never kept, and logits over tokens."""
+    return not task.head_labels or "attentions" in pairs
+
+
+def _reads_along(student: Checkpoint, teacher: Checkpoint, data: Splits) -> bool:
+    """Whether a teacher can be asked by the student's own rows, in its own numbers for their tokens if need be."""
+    if same_ids(student.encode(data, "train"), teacher.encode(data, "train")):
+        return True
+    return numbers_between(student, teacher, data) is not None
 
 
 def require_alike(guide: Ensemble, words: settings.Distill, data: Splits) -> None:
@@ -154,14 +168,16 @@ def relation_heads(
 
 
 def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Splits) -> None:
-    """Where the classes are the vocabulary a student can follow its teacher in the same one alone."""
+    """Where the classes are the vocabulary a student can follow its teacher in the same one, or in a part of it."""
     mine, theirs = (checkpoint.encode(data, "train") for checkpoint in (student, teacher))
     if mine is not theirs and not same_ids(mine, theirs):
+        if numbers_between(student, teacher, data) is not None:
+            return
         raise CheckpointError(
             "imitate: student and teacher cut the same texts into different tokens, and their logits are over those "
-            "tokens; take a student with the teacher's tokenizer and positions, trim `vocabulary` after the last "
-            "`distill`, learn the teacher's texts alone (`targets: teacher`, for tasks that write some), or `finetune` "
-            "without a teacher"
+            "tokens; take a student with the teacher's tokenizer and positions, or with a `vocabulary` trimmed to what "
+            "its training texts use, learn the teacher's texts alone (`targets: teacher`, for tasks that write some), "
+            "or `finetune` without a teacher"
         )
     least = min(checkpoint.model.config.vocab_size for checkpoint in (student, teacher))
     if least < len(student.tokenizer):

@@ -56,7 +56,7 @@ def apart_by_token(plan: Plan, one: Path, other: Path) -> bool:
     files = [folder / "tokenizer.json" for folder in (one, other)]
     if not (task.by_token or not task.head_labels) or not all(file.is_file() for file in files):
         return False
-    return not checkpoint.same_tokenizer(one, other) and not (task.head_labels and _cut_alike(plan, *files))
+    return not checkpoint.same_tokenizer(one, other) and not _cut_alike(plan, *files, within=not task.head_labels)
 
 
 def _without_logits(writes: bool) -> str:
@@ -65,14 +65,18 @@ def _without_logits(writes: bool) -> str:
     return ", or let it learn the teacher's texts alone (`targets: teacher`, `imitate: {labels: 1}`)"
 
 
-def _cut_alike(plan: Plan, one: Path, other: Path) -> bool:
-    """Whether two tokenizers cut some training texts into the same tokens, as one with a trimmed vocabulary does."""
+def _cut_alike(plan: Plan, one: Path, other: Path, *, within: bool) -> bool:
+    """Whether two tokenizers cut some training texts into the same tokens, as one with a trimmed vocabulary does;
+    `within` asks too that the first has no token of its own.
+    """
     from tokenizers import Tokenizer
 
+    cutters = [Tokenizer.from_file(str(file)) for file in (one, other)]
+    if within and not cutters[0].get_vocab().keys() <= cutters[1].get_vocab().keys():
+        return False
     if plan.data is None:
         return True
     texts = READERS[plan.recipe.task].texts(plan.data.train.take(range(min(_TEXTS, len(plan.data.train)))))
-    cutters = [Tokenizer.from_file(str(file)) for file in (one, other)]
     return all(
         cutters[0].encode(text, add_special_tokens=False).tokens
         == cutters[1].encode(text, add_special_tokens=False).tokens
