@@ -49,6 +49,8 @@ def compare_pairs(entries: Sequence[Entry], task: Task) -> PairedTests:
             untested.append((entry.title, "no predictions were kept"))
         elif kept and not np.array_equal(labels, kept[0].run.predictions["labels"]):
             untested.append((entry.title, f"its labels are not those of {kept[0].title}"))
+        elif len(entry.predictions) != len(labels):
+            untested.append((entry.title, "its vocabulary cuts the test texts into other rows than its teacher's"))
         else:
             kept.append(entry)
     pairs = list(combinations(range(len(kept)), 2))

@@ -4,7 +4,7 @@
 """
 
 from distill.data.batching import Batch, TokenBatches, collate
-from distill.data.encoding import Encoded, Ragged, Rows, encode
+from distill.data.encoding import Encoded, Ragged, Rows, cut_alike, encode
 from distill.data.loading import Splits, load
 
-__all__ = ["Batch", "Encoded", "Ragged", "Rows", "Splits", "TokenBatches", "collate", "encode", "load"]
+__all__ = ["Batch", "Encoded", "Ragged", "Rows", "Splits", "TokenBatches", "collate", "cut_alike", "encode", "load"]

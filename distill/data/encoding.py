@@ -182,6 +182,21 @@ class Encoded:
         )
 
 
+def cut_alike(one: Encoded, other: Encoded) -> bool:
+    """Whether two splits hold the same tokens, row by row, whatever their numbers; those to write aside."""
+    if one is other or (arrays.equal(one.ids, other.ids) and arrays.equal(one.offsets, other.offsets)):
+        return True
+    if not arrays.equal(one.offsets, other.offsets) or one.tokenizer is None or other.tokenizer is None:
+        return False
+    pairs = np.zeros((2, 0), dtype=np.int64)
+    for part in arrays.portions(len(one.ids)):
+        pairs = np.unique(np.concatenate([pairs, np.stack([one.ids[part], other.ids[part]])], axis=1), axis=1)
+    tokens = [
+        encoded.tokenizer.convert_ids_to_tokens(ids) for encoded, ids in zip((one, other), pairs.tolist(), strict=True)
+    ]
+    return tokens[0] == tokens[1]
+
+
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, title: str = "tokenise") -> Encoded:
     """Tokenises a split's one or two texts a row, cut to `max_length` tokens, and counts the rows that were cut.
 

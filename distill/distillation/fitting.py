@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from math import gcd
 from typing import Any
 
-import numpy as np
 import torch
 
 from distill import anatomy
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits, arrays, collate
+from distill.data import Encoded, Splits, arrays, collate, cut_alike
 from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
@@ -200,12 +199,4 @@ def same_ids(one: Encoded, other: Encoded) -> bool:
 def _same_tokens(one: Checkpoint, other: Checkpoint, data: Splits) -> bool:
     """Whether both cut every training text into the same tokens, whatever their numbers."""
     mine, theirs = one.encode(data, "train"), other.encode(data, "train")
-    if same_ids(mine, theirs):
-        return True
-    if mine.ids.shape != theirs.ids.shape or not (mine.offsets == theirs.offsets).all():
-        return False
-    pairs = np.unique(np.stack([mine.ids, theirs.ids]), axis=1).tolist()
-    tokens = [
-        checkpoint.tokenizer.convert_ids_to_tokens(ids) for checkpoint, ids in zip((one, other), pairs, strict=True)
-    ]
-    return tokens[0] == tokens[1]
+    return same_ids(mine, theirs) or cut_alike(mine, theirs)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from distill import anatomy, tasks
 from distill import checkpoint as checkpoints
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits
+from distill.data import Encoded, Splits, cut_alike
 from distill.data.decoders import Decoder
 from distill.engines import GRAPHS, Engine, Torch, answer_all, files_of, graph_in, open_graph
 from distill.ensemble import Ensemble
@@ -165,20 +165,28 @@ def make_ledger(
         row.latency, row.memory_mb = latency, peak_memory(subject.served)
         if quality is not teacher:
             row.retained = tasks.retained(quality.score, teacher.score, lower=data.task.lower)
-            row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
+            if len(quality.predictions) == len(teacher.predictions):  # not of texts that are packed into other blocks
+                row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
     return Ledger(rows, _row(together, together.quality) if together else None)
 
 
 def note_of_tokens(subjects: Sequence[Subject], data: Splits) -> list[str]:
-    """What whoever reads latencies must know where the last one cuts texts otherwise than the first: nothing else."""
-    first, last = (float(np.median(one.encoded(data).sequences)) for one in (subjects[0], subjects[-1]))
-    if first == last:
-        return []
-    return [
-        f"{first:g} tokens in a test text (median) for the {subjects[0].name}, {last:g} for {subjects[-1].name}; "
-        "latencies are those of as many tokens for both"
-    ]
+    """What whoever reads the ledger must know where the last one cuts texts otherwise than the first: nothing else."""
+    (first, mine), (last, theirs) = ((one.name, one.encoded(data)) for one in (subjects[0], subjects[-1]))
+    notes, medians = [], [float(np.median(rows.sequences)) for rows in (mine, theirs)]
+    if medians[0] != medians[1]:
+        notes.append(
+            f"{medians[0]:g} tokens in a test text (median) for the {first}, {medians[1]:g} for {last}; "
+            "latencies are those of as many tokens for both"
+        )
+    if data.task.metric == "perplexity" and not cut_alike(mine, theirs):
+        notes.append(
+            f"{last} cuts the test texts into {len(theirs.ids):,} tokens and the {first} into {len(mine.ids):,}, so "
+            "their perplexities, which are by token, don't compare, nor does what is kept of them; bits_per_byte does "
+            "(metric: bits_per_byte)"
+        )
+    return notes
 
 
 def _settled(
