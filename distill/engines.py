@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data.batching import Batch, TokenBatches, collate
 from distill.data.encoding import Encoded
 from distill.errors import MachineError
@@ -166,12 +166,12 @@ def answer_all(
     """
     order: list[int] = []
     parts: list[np.ndarray] = []
-    with tqdm(total=len(encoded), desc=title, unit="text", leave=False, disable=title is None) as bar:
+    with bar(title=title, shown=title is not None, total=len(encoded), unit="text") as answered:
         for rows in TokenBatches(encoded.lengths, batch_size, batch_tokens):
             batch = collate(encoded, rows)
             parts.append(engine.answer(batch) if task is None else task.ask(engine, batch, encoded))
             order += rows
-            bar.update(len(rows))
+            answered.update(len(rows))
     joined = np.concatenate(parts) if task is None else task.joined(parts)
     return joined[np.argsort(order)]
 

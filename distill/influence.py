@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from distill import surgery
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, TokenBatches, collate
 from distill.errors import CheckpointError
@@ -125,7 +125,7 @@ def _changes(
     """How much the whole model's answers change when one more layer is left out, for each of a few."""
     task, sums, places = data.task, dict.fromkeys(few, 0.0), 0
     loss = LOSSES[task.soft_loss("kl")]
-    for batch in tqdm(batches, desc="layers", leave=False):
+    for batch in bar(batches, title="layers"):
         shut.clear()
         expected = task.imitated(read(model, batch).logits, batch)
         for layer in few:

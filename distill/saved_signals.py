@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from distill import anatomy
+from distill.bars import bar
 from distill.compiling import is_compiled
 from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
 from distill.disk import machine_errors
@@ -141,7 +141,7 @@ class Layout:
         states = {key: sheet.create(folder) for key, sheet in self.states.items()}
         most = min(_PASS_TOKENS, max(1, _NUMBERS // self.likeliest.classes)) if self.likeliest else _PASS_TOKENS
         batches = TokenBatches(encoded.work, batch_size=256, batch_tokens=most)
-        with tqdm(total=len(encoded), desc="teacher's signals", unit="text") as bar:
+        with bar(title="teacher's signals", leave=True, total=len(encoded), unit="text") as done:
             for rows in batches:
                 batch = tensors(collate(encoded, rows), source.model.device)
                 found = source.signals(batch)
@@ -155,7 +155,7 @@ class Layout:
                 for (kind, layer), vectors in by_token(found).items():
                     real, places = self.real(layer, batch), self._text(layer).places(rows)
                     states[kind, layer][places] = vectors[real].bfloat16().view(torch.int16).numpy(force=True)
-                bar.update(len(rows))
+                done.update(len(rows))
         for array in (logits, *([ids] if self.kept else []), *states.values()):
             array.flush()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import arrays
 from distill.errors import CheckpointError
 
@@ -217,7 +217,7 @@ def encodings_of(
     Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code.
     """
     require_usable(tokenizer)
-    for start in tqdm(range(0, len(texts), _AT_ONCE), desc=title, leave=False, disable=len(texts) <= _AT_ONCE):
+    for start in bar(range(0, len(texts), _AT_ONCE), title=title, shown=len(texts) > _AT_ONCE):
         columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE], strict=True)]
         yield cut(tokenizer, *columns, **how).encodings
 

@@ -17,8 +17,8 @@ from math import ceil
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import arrays
 from distill.data.encoding import Ragged
 
@@ -57,7 +57,7 @@ def group_equal(texts: Iterable[Sequence[str]], number: int) -> np.ndarray:
     """
     digests = arrays.Growing(np.uint64)
     waiting = bytearray()
-    for row in tqdm(texts, desc="duplicates", total=number, leave=False):
+    for row in bar(texts, title="duplicates", total=number):
         waiting += _digest("\0".join(normalise(text) for text in row))
         if len(waiting) >= _WAITING:
             digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
@@ -91,7 +91,7 @@ class _Hashed:
 
     def __init__(self, texts: Iterable[Sequence[str]]) -> None:
         digests, runs, lengths, self.parts = arrays.Growing(np.uint64), arrays.Growing(np.int64), arrays.Growing(int), 1
-        for row in tqdm(texts, desc="near-duplicates", leave=False):
+        for row in bar(texts, title="near-duplicates"):
             self.parts = len(row)
             for part, text in enumerate(row):
                 clean = normalise(text)

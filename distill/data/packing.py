@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import arrays
 from distill.data.encoding import Encoded, Rows, cut
 from distill.errors import CheckpointError, DataError
@@ -142,7 +142,7 @@ def _tokenised(
     """For some texts at a time the ids of each, and how many bytes of text each id stands for: those since the token
     before it, blanks included.
     """
-    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
+    for start in bar(range(0, len(rows), _AT_ONCE), title=title, shown=len(rows) > _AT_ONCE):
         texts = [row[0] for row in rows.texts[start : start + _AT_ONCE]]
         found = cut(tokenizer, texts, add_special_tokens=False, verbose=False)
         yield [

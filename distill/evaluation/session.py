@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from distill import anatomy, tasks
 from distill import checkpoint as checkpoints
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, cut_alike
 from distill.data.decoders import Decoder
@@ -158,7 +158,7 @@ def make_ledger(
     same = agreements(engines, qualities, encoded, data.task, timing) if data.task.writes else [None] * len(subjects)
     rows = []
     for subject, quality, latency, agreement in zip(
-        tqdm(subjects, desc="memory"), qualities, latencies, same, strict=True
+        bar(subjects, title="memory", leave=True), qualities, latencies, same, strict=True
     ):
         row = _row(subject, quality)
         row.agreement = agreement if quality is not qualities[0] else None

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import Batch, Encoded
 from distill.engines import Engine
 from distill.recipe import settings
@@ -65,7 +65,7 @@ def measure_latency(
 
     with (
         _threads(timing.threads),
-        tqdm(total=len(timing.batch) * timing.rounds, desc="timing", unit="round") as bar,
+        bar(title="timing", leave=True, total=len(timing.batch) * timing.rounds, unit="round") as shown,
     ):
         for size in timing.batch:
             batches = [_fill(encoded, size, tokens) for encoded in inputs]
@@ -78,7 +78,7 @@ def measure_latency(
                     times.setdefault((int(place), size), []).append(spent)
                     if words is not None:
                         first.setdefault((int(place), size), []).append(answer(engines[place], batches[place], 1)[0])
-                bar.update()
+                shown.update()
     return [
         [
             _summary(engine.name, size, tokens, timing, times[place, size], first.get((place, size)))

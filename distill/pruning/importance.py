@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, TokenBatches, collate
 from distill.losses import to_targets
@@ -48,7 +48,7 @@ def measure(
 def batches(checkpoint: Checkpoint, data: Splits, rows: Sequence[int], title: str) -> Iterator[dict[str, Tensor]]:
     """Some of the training texts in batches by length, on the model's device."""
     some = checkpoint.encode(data, "train").take(torch.as_tensor(rows).numpy())
-    for place in tqdm(list(TokenBatches(some.lengths, _BATCH, _TOKENS)), desc=title, leave=False):
+    for place in bar(list(TokenBatches(some.lengths, _BATCH, _TOKENS)), title=title):
         yield tensors(collate(some, place), checkpoint.model.device)
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.pruning.importance import batches
@@ -36,7 +36,7 @@ def refit(
     tokens = int(whole.encode(data, "train").lengths[list(rows)].sum())
     rows = rows[:: -(-tokens // _MOST_TOKENS)]  # texts of all lengths: batches come by length, the shortest first
     wanted = _outputs(whole, theirs, data, rows)
-    for number, site in enumerate(tqdm(mine, desc="refit", unit="layer")):
+    for number, site in enumerate(bar(mine, title="refit", leave=True, unit="layer")):
         goal = wanted[number] if dims is None else wanted[number][:, list(dims)]
         _fit(site, _inputs(pruned, site, data, rows), goal)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from distill import anatomy, surgery
 from distill import checkpoint as checkpoints
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.errors import CheckpointError
@@ -109,7 +109,7 @@ def _going(
         found = moments(now, sites, data, rows)
         return [
             compensated(site, *both, multiples[site.what])
-            for site, both in zip(tqdm(sites, desc="choose", leave=False), found, strict=True)
+            for site, both in zip(bar(sites, title="choose"), found, strict=True)
         ]
     found = measure(now, sites, words.by, data, rows)
     if words.by in ("magnitude", "activations"):  # relative to a site's mean: a site's few heads count as its neurons

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import Batch, Encoded, TokenBatches, collate
 from distill.engines import files_of, open_session
 from distill.quantization.arithmetic import activation_range
@@ -49,7 +49,7 @@ def _ranges(
     samples = _watch(session, encoder, list(values), texts, np.random.default_rng(seed))
     ranges = {
         name: activation_range(samples[name], _importance([p for p in products if p.given.name == name]))
-        for name in tqdm(values, desc="ranges", leave=False)
+        for name in bar(values, title="ranges")
     }
     return {product.name: ranges[str(product.given.name)] for product in products}
 
@@ -72,7 +72,7 @@ def _watch(
     """What the values hold: a random part of the real tokens, (tokens, columns) each."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     share = min(1.0, _MOST / max(1, int(texts.lengths.sum())))
-    for rows in tqdm(list(TokenBatches(texts.lengths, _BATCH, _TOKENS)), desc="calibration", leave=False):
+    for rows in bar(list(TokenBatches(texts.lengths, _BATCH, _TOKENS)), title="calibration"):
         batch = collate(texts, rows)
         real = batch["attention_mask"].astype(bool) if encoder is None else batch["labels"] != NO_TARGET
         drawn = real & (rng.random(real.shape) < share)

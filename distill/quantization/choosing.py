@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import Encoded
 from distill.engines import open_graph
 from distill.quantization.judging import asked, moved
@@ -75,7 +75,7 @@ def choose(
 def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:
     """Products, the most sensitive first."""
     far = {}
-    for name in tqdm(plan.products, desc="sensitive layers", unit="layer"):
+    for name in bar(plan.products, title="sensitive layers", leave=True, unit="layer"):
         alone = {other: plan.products[other] if other == name else "fp32" for other in plan.products}
         tried = Plan(alone, plan.ranges, plan.table_bits, plan.group)
         far[name] = moved_by(tried)

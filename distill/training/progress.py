@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
-from tqdm.auto import tqdm
 
-from distill import processes
+from distill.bars import bar
 
 
 class Progress(transformers.TrainerCallback):
@@ -17,9 +16,8 @@ class Progress(transformers.TrainerCallback):
         self.title, self.bar, self.score = title, None, None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begins the bar, in the first process alone."""
-        hidden = True if not processes.is_first() else None
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step", disable=hidden)
+        """Begins the bar."""
+        self.bar = bar(title=self.title, leave=True, total=state.max_steps, unit="step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A step further."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data import arrays
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def distinct(values: Sequence[Any]) -> Sequence[Any]:
 def pages(rows: Dataset, columns: Sequence[str], title: str) -> Iterator[tuple[int, list[list[Any]]]]:
     """Some rows at a time: the number of the first, and each column's values."""
     chosen = rows.select_columns(list(columns))
-    for start in tqdm(range(0, len(rows), AT_ONCE), desc=title, leave=False, disable=len(rows) <= MANY):
+    for start in bar(range(0, len(rows), AT_ONCE), title=title, shown=len(rows) > MANY):
         found = chosen[start : start + AT_ONCE]
         yield start, [found[column] for column in columns]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from distill.bars import bar
 from distill.data.encoding import Encoded, Ragged, Rows, Sheet, cut, encode
 from distill.data.readers.reader import Cutter, plain_texts, texts_of
 from distill.errors import DataError
@@ -82,7 +82,7 @@ class WritingReader:
         read = encode(Rows([(prefix + text,) for (text,) in rows.texts], rows.labels), tokenizer, longest, title)
         targets: list[np.ndarray] = []
         too_long = 0
-        for start in tqdm(range(0, len(rows), _AT_ONCE), desc=title, leave=False, disable=len(rows) <= _AT_ONCE):
+        for start in bar(range(0, len(rows), _AT_ONCE), title=title, shown=len(rows) > _AT_ONCE):
             how = {"truncation": True, "max_length": words.target_length or longest}
             found = cut(tokenizer, text_target=rows.labels[start : start + _AT_ONCE], **how)
             targets += [np.asarray(row, dtype=np.int32) for row in found["input_ids"]]
