@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parts import captions, language, news, pronunciations, slots
+from parts import captions, language, news, pronunciations, questions, slots
 from parts.bench import Bench
 
 from distill.disk import write_text
@@ -26,6 +26,7 @@ from distill.report import machine, versions
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "slots": slots.make,
+    "questions": questions.make,
     "language": language.make,
     "writing": pronunciations.make,
     "captions": captions.make,

@@ -53,25 +53,30 @@ def make(bench: Bench) -> dict[str, Any]:
 def write(snips: Path, split: str, runs: Path) -> Path:
     """All intents' requests of one split as jsonl, a list of words and one of tags a line."""
     path = runs / f"snips-{split}.jsonl"
-    lines = [json.dumps(row) for file in sorted(snips.glob(f"{split}_*.json")) for row in _read(file)]
-    if not lines:
-        raise SystemExit(f"{snips}: no {split}_*.json in it")
+    lines = [
+        json.dumps({"words": words, "tags": tags})
+        for words, tags in (tag(chunks) for _, chunks in requests_of(snips, split))
+        if words
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def _read(file: Path) -> Iterator[dict[str, list[str]]]:
-    content = file.read_bytes()
-    try:
-        told = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError:
-        told = json.loads(content.decode("latin-1"))
-    for requests in told.values():
-        for request in requests:
-            words, tags = tag(request["data"])
-            if words:
-                yield {"words": words, "tags": tags}
+def requests_of(snips: Path, split: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """All requests of one split with their intents: pieces of text, some of which fill a slot (`entity`)."""
+    files = sorted(snips.glob(f"{split}_*.json"))
+    if not files:
+        raise SystemExit(f"{snips}: no {split}_*.json in it")
+    for file in files:
+        content = file.read_bytes()
+        try:
+            told = json.loads(content.decode("utf-8"))
+        except UnicodeDecodeError:
+            told = json.loads(content.decode("latin-1"))
+        for intent, requests in told.items():
+            for request in requests:
+                yield intent, request["data"]
 
 
 def tag(chunks: list[dict[str, str]]) -> tuple[list[str], list[str]]:
