@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 from pathlib import Path
@@ -171,10 +172,80 @@ def quantized(bert, tmp_path_factory) -> Path:
     return quantize(bert, Quantize(), data=make_splits(), folder=tmp_path_factory.mktemp("run") / "2-quantize")
 
 
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """240 lines of text, some blank."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join("" if i % 40 == 7 else text for i, (text, _) in enumerate(rows(240, seed=4))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def masked(corpus):
+    """It, to be read by masked language models."""
+    import language_models
+
+    return language_models.load(corpus, language_models.MASKED)
+
+
+@pytest.fixture(scope="module")
+def causal(corpus):
+    """It, to be read by causal language models."""
+    import language_models
+
+    return language_models.load(corpus, language_models.CAUSAL)
+
+
+@pytest.fixture(scope="session")
+def bert_mlm(tmp_path_factory):
+    """A tiny masked language model. Nothing may change it."""
+    from language_models import save_language
+
+    from distill import checkpoint
+
+    return checkpoint.load(save_language(tmp_path_factory.mktemp("lm") / "bert", "bert"))
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory):
+    """A tiny causal language model, without a padding token. Nothing may change it."""
+    from language_models import save_language
+
+    from distill import checkpoint
+
+    return checkpoint.load(save_language(tmp_path_factory.mktemp("lm") / "gpt2", "gpt2"))
+
+
 @pytest.fixture(scope="module")
 def data():
     """Splits of one text and one label."""
     return make_splits()
+
+
+@pytest.fixture
+def csv_of(tmp_path):
+    """A csv of the sixty texts with a label each, from a list or from a function of the row's number."""
+
+    def write(labels, texts=None, name="rows.csv") -> Path:
+        texts = [text for text, _ in rows(60)] if texts is None else texts
+        given = labels if isinstance(labels, list) else [labels(i) for i in range(len(texts))]
+        return write_csv(tmp_path / name, ["text", "label"], [list(row) for row in zip(texts, given, strict=True)])
+
+    return write
+
+
+@pytest.fixture
+def jsonl_of(tmp_path):
+    """A jsonl file of the sixty texts with a label each."""
+
+    def write(labels, texts=None, name="rows.jsonl") -> Path:
+        texts = [text for text, _ in rows(60)] if texts is None else texts
+        given = labels if isinstance(labels, list) else [labels(i) for i in range(len(texts))]
+        lines = [{"text": text, "label": label} for text, label in zip(texts, given, strict=True)]
+        (tmp_path / name).write_text("\n".join(json.dumps(line) for line in lines))
+        return tmp_path / name
+
+    return write
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import load_tiny, make_splits
-from test_language import CAUSAL, corpus, gpt2, load  # noqa: F401
+from language_models import CAUSAL, load
 
 from distill import labelling, teacher
 from distill.data import collate
@@ -116,7 +116,7 @@ def test_other_labels_are_measured_in_their_own_way(tmp_path, monkeypatch, probl
     assert told["tried"][0]["divergence"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_logits_over_a_vocabulary_are_labelled_so_too(gpt2, corpus):  # noqa: F811
+def test_logits_over_a_vocabulary_are_labelled_so_too(gpt2, corpus):
     data = load(corpus, CAUSAL)
     _, found, whole, told = label(gpt2, data, "onnx-fp32")
     assert told["engine"] == "onnx-fp32" and told["tried"][0]["divergence"] < 1e-5

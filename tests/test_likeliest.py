@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer, rows
-from test_language import CAUSAL, MASKED, load, save_language
+from conftest import make_tokenizer
+from language_models import CAUSAL, MASKED
 from writers import build_writer, make_pairs
 
 from distill import Distill, distill, teacher, worth
@@ -141,24 +141,6 @@ def test_ids_take_two_bytes_where_they_can():
 
 
 # ---------------------------------------------------------------------------------------------- what is kept of models
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    path.write_text("\n".join(text for text, _ in rows(160, seed=4)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def causal(corpus):
-    return load(corpus, CAUSAL)
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    """A tiny causal language model over 257 tokens. Nothing may change it."""
-    return checkpoints.load(save_language(tmp_path_factory.mktemp("lm") / "gpt2", "gpt2"))
 
 
 def answering(checkpoint, encoded, scratch, number=None, **words):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import make_tokenizer, rows
-from test_language import CAUSAL, load, save_language
+from language_models import CAUSAL, load, save_language
 from writers import build_writer, make_pairs
 
 from distill import Quantize, checkpoint, export, quantization

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import PIECES, make_tokenizer, rows
-from test_language import CAUSAL, MASKED, load, save_language
+from language_models import CAUSAL, MASKED, load, save_language
 from writers import make_pairs, save_writer
 
 from distill import Distill, Prune, distill, prune
