@@ -240,15 +240,15 @@ def test_every_plan_is_judged_on_all_validation_texts_though_fewer_rank_the_laye
 
     def judge(found: np.ndarray, expected: np.ndarray) -> float:
         seen.append((len(found), len(expected)))
-        return 1.0
+        return 0.0 if len(seen) == 2 else 1.0  # the second is that of the tables alone
 
     choose(path, plan_of(path, "token"), held, data.task, judge, 0.0)
-    assert len(seen) > 1 and set(seen) == {(6, 6)}
+    assert len(seen) > 2 and set(seen) == {(6, 6)}
 
 
 def test_what_no_precision_mends_ends_with_the_best_that_was_found(bert, data, quantized):
     path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
-    shares = iter([0.5, 0.4, 0.2, 0.3] + [0.9] * 20)
+    shares = iter([0.5, 0.0, 0.4, 0.2, 0.3] + [0.9] * 20)  # the second is that of the tables alone
     choice = choose(path, plan_of(path, "token"), held, data.task, lambda *_: next(shares), 0.0)
     assert choice.changed == 0.2 and len(choice.kept) == 2
     assert [choice.plan.products[name] for name in choice.kept] == ["fp32", "fp32"]
@@ -257,10 +257,25 @@ def test_what_no_precision_mends_ends_with_the_best_that_was_found(bert, data, q
 def test_what_stays_in_more_bits_counts_what_an_earlier_rung_raised(bert, data, quantized):
     path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
     ranges = calibrate(path, bert.encode(data, "train"), 0)
-    shares = iter([0.5] * 7 + [0.0])  # nothing helps until all go by token and one in fp32
+    shares = iter(
+        [0.5, 0.0, *[0.5] * 6, 0.0]
+    )  # of the tables alone nothing; nothing helps until all go by token and one in fp32
     choice = choose(path, plan_of(path, "static", ranges), held, data.task, lambda *_: next(shares), 0.0)
     became = Counter(choice.plan.products.values())
     assert became == {"fp32": 1, "token": 25} and len(choice.kept) == 26
+
+
+def test_what_the_tables_change_is_told_and_asks_for_no_more_bits_elsewhere(bert, data, quantized, caplog):
+    path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
+    plan = plan_of(path, "token", table_bits=4)
+    shares = iter([0.06, 0.05])
+    choice = choose(path, plan, held, data.task, lambda *_: next(shares), 0.01)
+    assert choice.kept == () and choice.changed == 0.06
+    assert "the embedding tables alone change 5.0 % of the answers, or of the loss, in 4 bits" in caplog.text
+    assert "`embeddings: int8`" in caplog.text
+    shares = iter([0.07, 0.05, 0.065, 0.06])  # too much even beside that, so products are looked at
+    choice = choose(path, plan, held, data.task, lambda *_: next(shares), 0.01)
+    assert len(choice.kept) == 2 and choice.changed == 0.06
 
 
 # ------------------------------------------------------------------------------------- the step

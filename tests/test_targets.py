@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from distill.cli import main
 from distill.data import collate
 from distill.errors import CheckpointError, RecipeError
 from distill.losses import LOSSES
+from distill.pruning import latency
 from distill.pruning.compensation import moments, removal
 from distill.pruning.costs import Costs, Curve, count, share_out
 from distill.pruning.hidden import importance_of_dims
@@ -200,6 +202,30 @@ def test_the_machine_has_a_table_of_its_own(tmp_path, data):
     assert costs.curves["heads"].units == (1, 2)
     assert 0 == costs.curves["heads"].costs[0] <= costs.curves["heads"].costs[1]
     assert clock.ratio(tiny, tiny) > 0
+
+
+def test_a_clock_that_is_kept_makes_a_table_and_the_graph_of_a_form_once(tmp_path, data, monkeypatch):
+    tiny = load_tiny(tmp_path / "tiny", num_hidden_layers=2)
+    exported = []
+
+    def export(checkpoint: Checkpoint, path: Path) -> Path:
+        exported.append(surgery.shape_of(checkpoint.model))
+        return real(checkpoint, path)
+
+    real = latency.export
+    monkeypatch.setattr(latency, "export", export)
+    clock = MachineClock(Target(latency=0.9, batch=2, tokens=8), data, tmp_path, rounds=3)
+    sites, multiples = sites_of(tiny.model, ["heads", "neurons"]), {"heads": 1, "neurons": 8}
+    costs = clock.table(tiny, tiny.copy(), sites, multiples)
+    made = len(exported)
+    assert clock.table(tiny, tiny.copy(), sites, multiples) is costs
+    clock.ratio(tiny, tiny.copy())
+    assert len(exported) == made and exported.count(surgery.shape_of(tiny.model)) == 1
+    smaller = surgery.keep_units(tiny.model, None, [list(range(16))] * 2)
+    clock.ratio(tiny, Checkpoint(smaller, tiny.tokenizer))
+    assert len(exported) == made + 1
+    fewer = Checkpoint(smaller, tiny.tokenizer)
+    assert clock.table(fewer, fewer, sites_of(smaller, ["heads", "neurons"]), multiples) is not costs
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])

@@ -46,16 +46,27 @@ class Clock(Protocol):
 
 @dataclass
 class MachineClock:
-    """ONNX Runtime in fp32 on this machine, on batches of one shape; `folder` holds the graphs."""
+    """ONNX Runtime in fp32 on this machine, on batches of one shape; `folder` holds the graphs.
+
+    What a checkpoint takes hangs on its form alone, not on its weights: one form is exported once, and one table made
+    once. A clock that is given to several calls of `prune` spares all but the first most of the time.
+    """
 
     words: settings.Target
     data: Splits
     folder: Path
     rounds: int = _ROUNDS
-    _graphs: dict[int, tuple[Checkpoint, Path]] = field(default_factory=dict)
+    _graphs: dict[str, Path] = field(default_factory=dict)
+    _tables: dict[str, Costs] = field(default_factory=dict)
 
     def table(self, whole: Checkpoint, now: Checkpoint, sites: Sequence[Site], multiples: dict[What, int]) -> Costs:
         """What the units of `now` cost in ms; `whole` is what the target is a share of."""
+        key = f"{_form(whole)} {_form(now)} {sorted(multiples.items())}"
+        if key not in self._tables:
+            self._tables[key] = self._measured(whole, now, sites, multiples)
+        return self._tables[key]
+
+    def _measured(self, whole: Checkpoint, now: Checkpoint, sites: Sequence[Site], multiples: dict[What, int]) -> Costs:
         blocks = _blocks(now, sites, apart=not self.data.task.by_token)
         plans = [
             (block, units, block.narrowed(units, multiples))
@@ -92,12 +103,18 @@ class MachineClock:
         return [found.p50_ms for (found,) in measure_latency(engines, inputs, timing)]
 
     def _graph(self, checkpoint: Checkpoint) -> Path:
-        """A checkpoint's graph, exported once."""
-        if (kept := self._graphs.get(id(checkpoint))) is None:
+        """The graph of a checkpoint's form."""
+        form = _form(checkpoint)
+        if form not in self._graphs:
             folder = self.folder / str(len(self._graphs))
             folder.mkdir()
-            kept = self._graphs[id(checkpoint)] = (checkpoint, export(checkpoint, folder / GRAPHS["onnx-fp32"]))
-        return kept[1]
+            self._graphs[form] = export(checkpoint, folder / GRAPHS["onnx-fp32"])
+        return self._graphs[form]
+
+
+def _form(checkpoint: Checkpoint) -> str:
+    """All that a checkpoint's latency hangs on: its config, its heads and neurons layer by layer, its table's rank."""
+    return f"{checkpoint.model.config.to_json_string(use_diff=False)} {surgery.shape_of(checkpoint.model)}"
 
 
 def _widths(units: int, multiple: int, steps: Sequence[float]) -> list[int]:

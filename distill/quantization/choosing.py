@@ -41,6 +41,8 @@ def choose(
     `changed(answers, fp32 answers)` is that share. Products are ranked by how far answers move when each
     alone is rounded; then the most sensitive 1, 2, 4, … go one rung up: from static ranges or 4 bits to 8 bits by
     token, from there to fp32, a quarter of them at the most. When nothing helps, the plan that changes least is taken.
+    What the rounded embedding tables change by themselves no product can mend: where that is too much already, it is
+    said, and the products may change that share beside it.
     """
     with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
         for told in fp32.parent.glob("*.json"):  # a graph that writes is told how by what lies beside it
@@ -61,6 +63,16 @@ def choose(
         log.info(
             "int8 changes %.1f %% of the answers, or of the loss; looking for the sensitive layers", 100 * best.changed
         )
+        tables = judged(_tables_alone(plan), ()).changed
+        if tables > most:
+            log.warning(
+                "the embedding tables alone change %.1f %% of the answers, or of the loss, in %d bits, which more bits "
+                "elsewhere can't mend%s", 100 * tables, plan.table_bits,
+                "; `embeddings: int8` would change less" if plan.table_bits < 8 else "",
+            )  # fmt: skip
+            most += tables
+            if best.changed <= most:
+                return best
         some = held.take(np.arange(min(_RANKED_ON, len(held))))
         of_some = asked(open_graph(fp32), some, task)
         ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), of_some))
@@ -70,6 +82,11 @@ def choose(
             if best.changed <= most:
                 break
         return best
+
+
+def _tables_alone(plan: Plan) -> Plan:
+    """The tables rounded, and no product; a table that is a product's weight too stays as it was."""
+    return Plan(dict.fromkeys(plan.products, "fp32"), plan.ranges, plan.table_bits, plan.group)
 
 
 def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:
