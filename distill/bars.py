@@ -5,13 +5,12 @@ Several processes draw one bar, the leader's.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm.auto import tqdm
-
-from distill import processes
 
 _SECONDS = 30.0  # between two lines in a file; what is done sooner leaves none
 
@@ -25,10 +24,15 @@ def bar(
     """
     if not _is_watched():
         how = {"mininterval": _SECONDS, "maxinterval": _SECONDS, "delay": _SECONDS, **how}
-    return tqdm(rows, desc=title, leave=leave, disable=not shown or not processes.is_first(), **how)
+    return tqdm(rows, desc=title, leave=leave, disable=not shown or not _is_first(), **how)
 
 
 def _is_watched() -> bool:
     """Whether someone looks on: in a terminal, or in a notebook, whose bars are no text."""
     notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
     return notebook or sys.stderr.isatty()
+
+
+def _is_first() -> bool:
+    """Whether this process leads; as launchers say it, since bars are drawn where there is no torch too."""
+    return os.environ.get("RANK", "0") == "0"
