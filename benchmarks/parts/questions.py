@@ -2,7 +2,7 @@
 
 A slot becomes a question ("which artist?") whose answer stands in the request; of other slots that requests of its
 intent have, one that this request lacks is asked for too, a question without an answer (Du et al. 2021 pose slots as
-questions; SQuAD 2 has such pairs). Training, validation and what is scored are those of the slots' own part.
+questions; SQuAD 2 has such pairs). Requests trained on and requests scored are those of the slots' own part.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def make(bench: Bench) -> dict[str, Any]:
     """The run's rows, its data, and what each step took."""
     source, test = (write(bench.data / "snips", split, bench.runs) for split in ("train", "validate"))
     data = {"source": str(source), "test": str(test), "text": ["question", "context"], "label": "answers"}
-    report = bench.carry_out("questions", {**RECIPE, "data": {**data, "validation": 0.1, "max_length": 64}})
+    data |= {"validation": 0.1, "max_length": 64}
+    report = bench.carry_out("questions", {**RECIPE, "data": data})
     rows = rows_of(report)
     return {
         "recipe": {**RECIPE, "data": {**data, "source": source.name, "test": test.name}},
