@@ -25,7 +25,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for at, score, row in points:
             low, high = span(row)
             colour = OURS if row["ours"] else OTHERS
-            axes.errorbar(at, score, yerr=[[score - low], [high - score]], color=colour, fmt="o", capsize=2)
+            bars = [[max(score - low, 0)], [max(high - score, 0)]]  # of equal seeds a rounding below nothing
+            axes.errorbar(at, score, yerr=bars, color=colour, fmt="o", capsize=2)
             axes.annotate(row["name"], (at, score), xytext=(5, 4), textcoords="offset points", fontsize=7)
         axes.set_xscale("log")
         axes.set_xlabel(label)
