@@ -3,6 +3,8 @@
 * `folder`: what a checkpoint folder says of itself: config, label names, which files count, hashes, licence
 * `finding`: a folder here, or a Hub id's snapshot
 * `loading`: the model with its tokenizer
+* `tokenizers`: the tokenizer alone, and one that cuts texts to write otherwise than those that are read
+* `marian`: how Marian's two SentencePiece models become such a one
 
 Finding and hashing need no torch, so that `distill check` can do without it.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import safety, tasks
+from distill.checkpoint import marian
 from distill.engines import files_of
 from distill.errors import CheckpointError
 
@@ -52,13 +53,28 @@ def sha256(path: Path) -> str:
 
 def same_tokenizer(one: Path, other: Path) -> bool:
     """Whether two checkpoint folders cut text into the same ids, as far as their tokenizer.json tells."""
-    files = [folder / "tokenizer.json" for folder in (one, other)]
-    if not all(file.is_file() for file in files):
+    first, second = _cutting(one), _cutting(other)
+    if first is None or second is None:
         return False
-    vocabularies = [safety.read_json(file) for file in files]
-    return all(
-        vocabularies[0].get(part) == vocabularies[1].get(part) for part in ("model", "normalizer", "pre_tokenizer")
-    )
+    return all(first.get(part) == second.get(part) for part in ("model", "normalizer", "pre_tokenizer"))
+
+
+def _cutting(folder: Path) -> dict[str, Any] | None:
+    """A folder's tokenizer.json, or what it would be; None for one of which only transformers can tell.
+
+    Scores are rounded, as their last digit changes when `tokenizers` reads a file and writes it again.
+    """
+    path = folder / "tokenizer.json"
+    if marian.is_marian(folder):
+        told = json.loads(marian.tokenizers_of(folder)[0].to_str())
+    elif path.is_file():
+        told = safety.read_json(path)
+    else:
+        return None
+    model = told.get("model")
+    if isinstance(model, dict) and model.get("type") == "Unigram":
+        told["model"] = {**model, "vocab": [[piece, round(score, 6)] for piece, score in model["vocab"]]}
+    return told
 
 
 def engine_files(folder: Path, weights: str) -> list[Path]:

@@ -77,13 +77,14 @@ def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed
     import transformers
 
     from distill import processes
+    from distill.checkpoint.tokenizers import load_tokenizer
 
     inspect(folder)
     config = _config_for(folder, task, new_head)
     known = task.auto_class if task else heads.auto_class_of(config.to_dict())
     auto_class = known or tasks.kind_of(read_config(folder)).auto_class
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = load_tokenizer(folder)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model, absent = _fill(folder, config, getattr(transformers, auto_class), new_head)

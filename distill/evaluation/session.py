@@ -87,7 +87,7 @@ def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Sub
 
     Raises CheckpointError when it holds none, or its labels are not the data's.
     """
-    import transformers
+    from distill.checkpoint.tokenizers import load_tokenizer
 
     config = checkpoints.read_config(folder)
     if data is not None:
@@ -98,7 +98,7 @@ def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Sub
         found.append(Subject(name, "transformers", folder, loaded.tokenizer, loaded))
     graphs = [form for form in reversed(GRAPHS) if graph_in(folder, form)]
     if graphs:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = load_tokenizer(folder)
         found += [Subject(name, form, folder, tokenizer) for form in graphs]
     if not found:
         raise CheckpointError(f"{folder}: holds neither safetensors nor an ONNX graph")

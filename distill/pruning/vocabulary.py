@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from distill import surgery
-from distill.checkpoint import Checkpoint
+from distill.checkpoint import Checkpoint, tokenizers
 from distill.data import Encoded, Splits
 from distill.errors import CheckpointError
 from distill.recipe import settings
@@ -77,6 +77,25 @@ def choose(facts: Mapping[str, Any], counts: Mapping[int, int], words: settings.
 
 def rebuild(tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], kept: list[int]) -> PreTrainedTokenizerBase:
     """A tokenizer of the kept ids alone, numbered anew in their old order."""
+    with tempfile.TemporaryDirectory(prefix="distill-vocabulary-") as scratch:
+        folder = Path(scratch)
+        tokenizer.save_pretrained(folder)
+        words = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        words.pop("added_tokens_decoder", None)
+        for path in folder.iterdir():
+            if path.name == "tokenizer.json":
+                path.write_text(json.dumps(_smaller(facts, kept), ensure_ascii=False), encoding="utf-8")
+            elif path.name == tokenizers.TARGET:  # of the same vocabulary
+                told = json.loads(path.read_text(encoding="utf-8"))
+                path.write_text(json.dumps(_smaller(told, kept), ensure_ascii=False), encoding="utf-8")
+            elif path.name != "special_tokens_map.json":
+                path.unlink()
+        (folder / "tokenizer_config.json").write_text(json.dumps(words), encoding="utf-8")
+        return tokenizers.load_tokenizer(folder)
+
+
+def _smaller(facts: Mapping[str, Any], kept: list[int]) -> dict[str, Any]:
+    """A tokenizer.json of the kept ids alone."""
     new = {old: number for number, old in enumerate(kept)}
     told = json.loads(json.dumps(facts))
     model = told["model"]
@@ -98,17 +117,7 @@ def rebuild(tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], kept: 
     told["post_processor"] = _renumbered(told.get("post_processor"), facts, new)
     if told.get("padding"):
         told["padding"]["pad_id"] = new[told["padding"]["pad_id"]]
-    with tempfile.TemporaryDirectory(prefix="distill-vocabulary-") as scratch:
-        folder = Path(scratch)
-        tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():
-            if path.name not in ("tokenizer_config.json", "special_tokens_map.json"):
-                path.unlink()
-        words = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        words.pop("added_tokens_decoder", None)
-        (folder / "tokenizer_config.json").write_text(json.dumps(words), encoding="utf-8")
-        (folder / "tokenizer.json").write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return told
 
 
 def _facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

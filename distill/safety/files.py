@@ -12,7 +12,7 @@ LARGEST = 16 << 20  # bytes of a file of words and settings
 LARGEST_VOCABULARY = 128 << 20  # bytes of what lists every token, every tensor, or each pair of hundreds of labels
 DEEPEST = 64  # objects and lists inside each other
 
-_LONG = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model", ".index.json", "report.json")
+_LONG = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model", ".spm", ".index.json", "report.json")
 
 
 def check_size(path: Path) -> None:

@@ -22,7 +22,7 @@ def check_folder(folder: Path, config: Mapping[str, Any], weights: Sequence[Path
     Code that the folder brings is told and not run. Links are followed, as the Hub's cache is made of them.
     """
     for path in folder.iterdir():
-        if path.suffix in (".json", ".txt", ".model", ".jinja"):
+        if path.suffix in (".json", ".txt", ".model", ".spm", ".jinja"):
             check_size(path)
     if (folder / "adapter_config.json").exists():  # transformers would load the model that it names
         raise CheckpointError(f"{folder}: an adapter, not a whole checkpoint; merge it into its model and save that")
@@ -35,6 +35,6 @@ def check_folder(folder: Path, config: Mapping[str, Any], weights: Sequence[Path
     shapes = {name: shape for path in weights for name, shape in read_shapes(path).items()}
     if shapes:
         check_against(config, shapes, sum(path.stat().st_size for path in weights), str(folder))
-    if (folder / "tokenizer.json").is_file():
-        embedded = config.get("vocab_size")
-        check_tokenizer(folder / "tokenizer.json", embedded if isinstance(embedded, int) else None)
+    embedded = config.get("vocab_size")
+    for path in folder.glob("*tokenizer.json"):  # one more where texts to write are cut otherwise
+        check_tokenizer(path, embedded if isinstance(embedded, int) else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import anatomy
+from distill.checkpoint import marian
 from distill.data.readers import Cutter
 from distill.data.windows import shared_tokens
 from distill.engines import files_of
@@ -17,13 +18,15 @@ from distill.tasks import kind_of
 NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
 _VOCABULARIES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model",
+    "sentencepiece.bpe.model", "target_tokenizer.json",
 )  # fmt: skip
 _OF_ONE_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "max_length")
 
 
 def words_of(folder: Path) -> dict[str, Any]:
     """What a folder's tokenizer_config.json says; nothing when there is none. Raises CheckpointError."""
+    if marian.is_marian(folder):
+        return marian.settings_of(folder)
     told = folder / "tokenizer_config.json"
     words = read_json(told) if told.is_file() else {}
     if not isinstance(words, dict):
@@ -52,15 +55,18 @@ def open_tokenizer(folder: Path, config: dict[str, Any], asked: int | None = Non
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    if marian.is_marian(folder):
+        tokenizer = marian.tokenizers_of(folder)[0]
+    elif not path.is_file():
         raise CheckpointError(f"{folder}: no tokenizer.json; save its tokenizer again with transformers")
-    check_size(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except BaseException as error:  # the library raises plain Exception, and Rust's panics are no Exception at all
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise CheckpointError(f"{path}: not a tokenizer ({error})") from None
+    else:
+        check_size(path)
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except BaseException as error:  # the library raises plain Exception, and Rust's panics are no Exception at all
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise CheckpointError(f"{path}: not a tokenizer ({error})") from None
     words = words_of(folder)
     pad, padding_side, truncation_side = padding(words)
     tokenizer.enable_truncation(
