@@ -233,6 +233,32 @@ def test_the_layer_whose_ranges_are_ruined_is_found_and_left_in_more_bits(bert, 
     assert sum(precision != "static" for precision in choice.plan.products.values()) == 1
 
 
+@pytest.mark.parametrize(("number", "tries"), [(48, 48), (169, 13 + 4 * 13)])
+def test_many_products_are_ranked_by_groups_and_the_worst_groups_one_by_one(number, tries):
+    harm = {f"product.{i}": 1.0 for i in range(number)} | {"product.30": 90.0, "product.2": 50.0, "product.47": 70.0}
+    tried: list[list[str]] = []
+
+    def moved_by(plan: Plan) -> float:
+        tried.append([name for name, precision in plan.products.items() if precision == "static"])
+        return sum(harm[name] for name in tried[-1])
+
+    plan = Plan(dict.fromkeys(harm, "static"), {}, 8, 32)
+    ranked = choosing._ranked(plan, moved_by)
+    assert ranked[:3] == ["product.30", "product.47", "product.2"] and sorted(ranked) == sorted(harm)
+    assert len(tried) == tries and all(tried)
+
+
+def test_products_are_ranked_on_so_many_tokens(bert, data, monkeypatch):
+    held = bert.encode(data, "validation")
+    monkeypatch.setattr(choosing, "_RANKED_TOKENS", int(held.work[:10].sum()))
+    assert len(choosing._some(held)) == 10
+    monkeypatch.setattr(choosing, "_RANKED_TOKENS", 1)
+    assert len(choosing._some(held)) == 8
+    monkeypatch.setattr(choosing, "_RANKED_TOKENS", 10**6)
+    assert len(choosing._some(held)) == min(64, len(held))
+    assert len(choosing._some(held.take(np.arange(3)))) == 3
+
+
 def test_every_plan_is_judged_on_all_validation_texts_though_fewer_rank_the_layers(bert, data, quantized, monkeypatch):
     path, held = quantized / "model.onnx", bert.encode(data, "validation").take(np.arange(6))
     monkeypatch.setattr(choosing, "_RANKED_ON", 2)

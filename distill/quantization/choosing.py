@@ -19,7 +19,9 @@ from distill.quantization.lowering import Plan, Precision, lower
 from distill.tasks import Task
 
 log = logging.getLogger(__name__)
-_RANKED_ON = 64  # validation texts on which products are compared
+_RANKED_ON, _RANKED_TOKENS, _RANKED_LEAST = 64, 2048, 8  # validation texts and tokens on which products are compared
+_SINGLY = 48  # products that are tried one by one; more of them in groups first
+_SHARE = 4  # of the groups, the most sensitive so manyth part is taken apart
 _MORE: dict[Precision, Precision] = {"static": "token", "token4": "token", "token": "fp32"}
 
 
@@ -73,7 +75,7 @@ def choose(
             most += tables
             if best.changed <= most:
                 return best
-        some = held.take(np.arange(min(_RANKED_ON, len(held))))
+        some = _some(held)
         of_some = asked(open_graph(fp32), some, task)
         ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), of_some))
         for tried, kept in _rungs(plan, ranked):
@@ -89,14 +91,39 @@ def _tables_alone(plan: Plan) -> Plan:
     return Plan(dict.fromkeys(plan.products, "fp32"), plan.ranges, plan.table_bits, plan.group)
 
 
+def _some(held: Encoded) -> Encoded:
+    """So many texts that ranking takes minutes for a model of any size."""
+    fitting = int(np.searchsorted(np.cumsum(held.work), _RANKED_TOKENS, side="right"))
+    return held.take(np.arange(min(max(fitting, _RANKED_LEAST), _RANKED_ON, len(held))))
+
+
 def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:
-    """Products, the most sensitive first."""
-    far = {}
-    for name in bar(plan.products, title="sensitive layers", leave=True, unit="layer"):
-        alone = {other: plan.products[other] if other == name else "fp32" for other in plan.products}
-        tried = Plan(alone, plan.ranges, plan.table_bits, plan.group)
-        far[name] = moved_by(tried)
-    return sorted(far, key=lambda name: -far[name])
+    """Products, the most sensitive first.
+
+    Many are rounded by groups of neighbours first, as many groups as a group has products, and only the products of
+    the most sensitive groups one by one; the others share what their group moved.
+    """
+    names = list(plan.products)
+    groups = [[name] for name in names]
+    if len(names) > _SINGLY:
+        size = round(len(names) ** 0.5)
+        groups = [names[start : start + size] for start in range(0, len(names), size)]
+    far: dict[str, float] = {}
+    with bar(title="sensitive layers", leave=True, total=len(groups), unit="try") as shown:
+
+        def move(together: Sequence[str]) -> float:
+            tried = {other: plan.products[other] if other in together else "fp32" for other in names}
+            shown.update()
+            return moved_by(Plan(tried, plan.ranges, plan.table_bits, plan.group))
+
+        by_group = [(move(group), group) for group in groups]
+        by_group.sort(key=lambda pair: -pair[0])
+        apart = -(-len(groups) // _SHARE) if len(names) > _SINGLY else 0
+        shown.total += sum(len(group) for _, group in by_group[:apart])
+        shown.refresh()
+        for place, (moved, group) in enumerate(by_group):
+            far |= {name: move([name]) if place < apart else moved / len(group) for name in group}
+    return sorted(names, key=lambda name: -far[name])
 
 
 def _rungs(plan: Plan, ranked: Sequence[str]) -> list[tuple[Plan, Sequence[str]]]:
