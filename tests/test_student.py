@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import LABELS, load_tiny, make_config, make_splits, make_tokenizer, save_tiny
+from tiny_models import same
 from transformers import AutoModelForSequenceClassification
 
 from distill import Distill, cut, student
@@ -37,10 +38,6 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     ids = torch.tensor([[2, 30, 31, 32, 33, 3], [2, 25, 26, 3, 0, 0]])
     with torch.inference_mode():
         return model.eval()(input_ids=ids, attention_mask=(ids != 0).long()).logits
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

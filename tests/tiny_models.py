@@ -71,3 +71,13 @@ def texts(rows: int, tokens: int, seed: int = 0, *, left: bool = False) -> dict[
     if left:
         ids, real = ids[:, ::-1], real[:, ::-1]
     return {"input_ids": np.ascontiguousarray(ids, np.int64), "attention_mask": np.ascontiguousarray(real, np.int64)}
+
+
+def weights(checkpoint) -> dict[str, torch.Tensor]:
+    """A copy of a checkpoint's weights."""
+    return {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two dicts of weights are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
