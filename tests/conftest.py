@@ -313,3 +313,20 @@ def recipe_file(tmp_path, body, topics_csv):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shipped_run(bert, quantized, topics, topics_csv, tmp_path_factory):
+    """A finished run's folder, its recipe and its report. Nothing may change them."""
+    from shipped import make_recipe, make_run
+
+    folder, recipe = tmp_path_factory.mktemp("shipping") / "run", make_recipe(topics_csv)
+    return folder, recipe, make_run(folder, bert, bert, quantized, topics, recipe)
+
+
+@pytest.fixture(scope="session")
+def shipped_folder(shipped_run, tmp_path_factory) -> Path:
+    """What it ships. Nothing may change it."""
+    from shipped import ship_it
+
+    return ship_it(shipped_run, tmp_path_factory.mktemp("shipped") / "topics")

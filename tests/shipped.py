@@ -14,6 +14,13 @@ MACHINE = {
 MS = {"teacher.transformers": 4.0, "teacher.onnx-fp32": 3.0, "1-distill.transformers": 2.0}
 MS |= {"2-quantize.onnx-fp32": 1.5, "2-quantize.onnx-int8": 0.5}
 
+FILES = {
+    "README.md", "recipe.yaml", "report.json", "predictions.npz", "manifest.json",
+    "transformers/config.json", "transformers/model.safetensors", "transformers/tokenizer.json",
+    "transformers/tokenizer_config.json", "onnx/model.onnx", "onnx/model_int8.onnx", "onnx/config.json",
+    "onnx/tokenizer.json", "onnx/tokenizer_config.json",
+}  # fmt: skip
+
 
 def make_recipe(source: Path, teacher: str = "/home/somebody/models/bert", **sections: object):
     """A resolved recipe whose local paths are another machine's, but for its data."""
@@ -87,11 +94,22 @@ def make_run(run: Path, teacher, student, quantized: Path, data, recipe) -> dict
 
 def ship_topics(place: Path, teacher, quantized: Path, data, source: Path) -> Path:
     """The folder that a run on the topics ships, in both formats."""
-    from distill.shipping import ship
-
     recipe = make_recipe(source)
     report = make_run(place / "run", teacher, teacher, quantized, data, recipe)
+    return ship_it((place / "run", recipe, report), place / "topics")
+
+
+def ship_it(run, target: Path, recipe=None) -> Path:
+    """What a run (its folder, its recipe, its report) ships, with its recipe or another."""
+    from distill.shipping import ship
+
+    folder, ours, report = run
     return ship(
-        recipe, report, place / "run", torch_folder=place / "run" / "1-distill",
-        graph_folder=place / "run" / "2-quantize", folder=place / "topics",
+        recipe or ours, report, folder, torch_folder=folder / "1-distill", graph_folder=folder / "2-quantize",
+        folder=target,
     )  # fmt: skip
+
+
+def files_of(folder: Path) -> set[str]:
+    """Every file of a folder, by its path in it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}

@@ -1,0 +1,164 @@
+"""The model card's snippets, each run where only what it names is installed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from conftest import LABELS, load_tiny, make_splits
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from shipped import make_recipe, make_run, ship_it
+
+from distill import Predictor, Quantize
+from distill.distillation import settle
+from distill.quantization import quantize
+
+MANY, NUMBER = "multi_label_classification", "regression"
+
+
+def closure(*names: str) -> set[str]:
+    """Distributions that are needed for some, as their own metadata tells."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        try:
+            asked = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another system, or optional
+        found.add(name)
+        wanted = map(Requirement, asked)
+        waiting += [words.name for words in wanted if not words.marker or words.marker.evaluate({"extra": ""})]
+    return found
+
+
+def bare_python(folder: Path, names: set[str]) -> Path:
+    """The interpreter of a fresh venv that sees the given distributions of this environment and no others."""
+    venv.create(folder, with_pip=False, system_site_packages=False, symlinks=os.name != "nt")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    site = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+    for name in names:
+        installed = metadata.distribution(name)
+        for top in {Path(file).parts[0] for file in installed.files or [] if ".." not in Path(file).parts}:
+            source = Path(str(installed.locate_file(top)))
+            if source.exists() and top != "__pycache__" and not (site / top).exists():
+                (site / top).symlink_to(source, target_is_directory=source.is_dir())
+    return python
+
+
+def run_in(python: Path, folder: Path, code: str) -> subprocess.CompletedProcess:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [python, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+        env={**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def missing_in(python: Path, folder: Path, names: list[str]) -> list[str]:
+    code = "import importlib.util as u, sys\nprint([n for n in sys.argv[1:] if u.find_spec(n) is None])"
+    done = subprocess.run([python, "-I", "-c", code, *names], cwd=folder, capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def with_transformers(tmp_path_factory) -> Path:
+    """A venv with transformers and torch, and without this package."""
+    return bare_python(tmp_path_factory.mktemp("venv") / "torch", closure("transformers", "torch"))
+
+
+@pytest.fixture(scope="module")
+def with_onnxruntime(tmp_path_factory) -> Path:
+    """A venv with ONNX Runtime, tokenizers and NumPy, and without this package, torch and transformers."""
+    return bare_python(tmp_path_factory.mktemp("venv") / "onnx", closure("onnxruntime", "tokenizers", "numpy"))
+
+
+def snippet(folder: Path, title: str) -> str:
+    card = (folder / "README.md").read_text()
+    return re.search(r"```python\n(.*?)\n```", card.partition(f"\n### {title}\n")[2], re.DOTALL)[1]
+
+
+def with_texts(code: str, texts: list) -> str:
+    changed, count = re.subn(r"^texts = .*$", lambda _: f"texts = {texts!r}", code, flags=re.MULTILINE)
+    assert count == 1
+    return changed
+
+
+def printed(done: subprocess.CompletedProcess) -> list:
+    assert done.returncode == 0, done.stderr[-2000:]
+    return ast.literal_eval(done.stdout.strip().splitlines()[-1])
+
+
+def as_predictor(answers: list) -> list[dict[str, float]]:
+    """The snippets' answers in the Predictor's form."""
+    listed = [answer if isinstance(answer, list) else [answer] for answer in answers]
+    return [{one["label"]: one["score"] for one in answer} for answer in listed]
+
+
+SHORT = ["goal match team", "the bank", "actor scene movie star " * 20]
+PAIRS = [("goal match", "team score"), ("the bank and", "the fund " * 20)]
+
+
+def kinds_of_folders(tmp: Path, topics_csv: Path):
+    """A shipped folder of each kind of problem, and texts to ask it."""
+    for kind, problem, texts in (("many", MANY, SHORT), ("number", NUMBER, SHORT), ("pairs", None, PAIRS)):
+        data = make_splits(problem or "single_label_classification", texts=2 if kind == "pairs" else 1)
+        names = ("degree",) if problem == NUMBER else LABELS
+        model = load_tiny(tmp / kind / "bert", labels=names, problem_type=data.task.problem)
+        settle(model, data)
+        graph = quantize(model, Quantize(), data=data, folder=tmp / kind / "graph")
+        columns = {"text": ["one", "other"]} if kind == "pairs" else {}
+        recipe = make_recipe(topics_csv, data={"source": "t.csv", "max_length": data.max_length, **columns})
+        run = tmp / kind / "run"
+        report = make_run(run, model, model, graph, data, recipe)
+        yield ship_it((run, recipe, report), tmp / kind / "shipped"), texts
+
+
+@pytest.fixture(scope="module")
+def folders(shipped_folder, topics_csv, tmp_path_factory):
+    """Every kind: one label, many labels, a number, pairs."""
+    return [(shipped_folder, SHORT), *kinds_of_folders(tmp_path_factory.mktemp("kinds"), topics_csv)]
+
+
+def test_the_transformers_snippet_runs_where_only_transformers_is(folders, with_transformers):
+    assert missing_in(with_transformers, folders[0][0], ["distill", "onnxruntime", "onnx", "sklearn", "torch"]) == [
+        "distill", "onnxruntime", "onnx", "sklearn",
+    ]  # fmt: skip
+    for folder, texts in folders:
+        code, one_by_one = snippet(folder, "transformers alone"), Predictor(folder, format="transformers")
+        as_it_stands = f"exec({code!r})\n"
+        done = run_in(with_transformers, folder, as_it_stands + with_texts(code, texts))
+        assert len(ast.literal_eval(done.stdout.splitlines()[0] if done.returncode == 0 else "None")) == 2, done.stderr
+        answers = as_predictor(printed(done))
+        for answer, text in zip(answers, texts, strict=True):
+            assert answer == pytest.approx(one_by_one.predict([text])[0], abs=1e-5)
+
+
+def test_the_onnx_snippet_runs_where_only_onnxruntime_and_tokenizers_are(folders, with_onnxruntime):
+    asked = ["distill", "torch", "transformers", "onnx", "onnxruntime", "tokenizers"]
+    assert missing_in(with_onnxruntime, folders[0][0], asked) == ["distill", "torch", "transformers", "onnx"]
+    for folder, texts in folders:
+        code = snippet(folder, "onnxruntime and tokenizers alone")
+        assert len(printed(run_in(with_onnxruntime, folder, code))) == 2
+        answers = as_predictor(printed(run_in(with_onnxruntime, folder, with_texts(code, texts))))
+        for answer, expected in zip(answers, Predictor(folder).predict(texts), strict=True):
+            assert list(answer) == list(expected)
+            assert answer == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_predictors_snippet_runs_here(folders):
+    for folder, texts in folders:
+        code = snippet(folder, "distill's Predictor")
+        answers = printed(run_in(Path(sys.executable), folder, with_texts(code, texts)))
+        for answer, expected in zip(answers, Predictor(folder).predict(texts), strict=True):
+            assert answer == pytest.approx(expected, abs=1e-6)
