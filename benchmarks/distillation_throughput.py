@@ -72,15 +72,20 @@ def main() -> int:
     running = tune(running, part, told["grid"], words.jobs, bench, rows)
     if not words.tune_only:
         measure(running, whole, words.seeds, bench, rows)
-        told["limit"] = look_into(running, whole, rows, words)
-    told["rows"] = list(rows.values())
-    told["goals"] = ratios.judge(told)
-    write_text(words.json, json.dumps(told, indent=1) + "\n")
-    if not words.tune_only:
+        tell(told, rows, words)  # the rounds took hours; whatever comes now, they are told
         ratios.draw(told["rows"], words.json.with_suffix(".png"))
+        told["limit"] = look_into(running, whole, rows, words)
+    tell(told, rows, words)
     for goal in told["goals"]:
         print(goals.spell(goal))
     return 1 if any(goal["met"] is False for goal in told["goals"]) else 0
+
+
+def tell(told: dict[str, Any], rows: dict[str, dict[str, Any]], words: argparse.Namespace) -> None:
+    """Writes the JSON, with the goals as far as they can be judged."""
+    told["rows"] = list(rows.values())
+    told["goals"] = ratios.judge(told)
+    write_text(words.json, json.dumps(told, indent=1) + "\n")
 
 
 def read_words() -> argparse.Namespace:

@@ -57,6 +57,11 @@ def share_of(rows: Sequence[int]) -> list[int]:
     return list(mine) if len(mine) else [rows[place() % len(rows)]]
 
 
+def is_spare(rows: int | Tensor | None) -> bool:
+    """Whether this process's share of a batch of so many rows is another's too, because there are too few of them."""
+    return rows is not None and place() >= int(rows)
+
+
 def shares(counts: Tensor) -> Tensor:
     """What this process's means weigh beside the others', so that their mean over processes is the mean over all.
 

@@ -12,13 +12,18 @@ import pytest
 import torch
 from conftest import make_tokenizer
 from made_tasks import asked, write_jsonl
+from tiny_models import tiny
+from torch.nn import functional
 
 from distill import Data, Predictor, load_data
 from distill import recipe as recipes
 from distill.data.batching import collate
 from distill.data.windows import END, START, span_targets, windows_of
+from distill.distillation import Lesson
 from distill.errors import DataError
 from distill.pipeline import run
+from distill.recipe import settings
+from distill.signals import Signals
 from distill.tasks import QuestionAnswering
 from distill.tasks.answers import Numbers, compare, exact_match, f1, laid_out, normalise
 from distill.verification import verify
@@ -335,3 +340,21 @@ def _asked_alike(shipped: Path, threshold: float) -> None:
         code = "\n".join(lines).replace("model_int8.onnx", "model.onnx")
         done = subprocess.run([sys.executable, "-c", code], cwd=shipped, capture_output=True, text=True, check=True)
         assert done.stdout.strip().splitlines()[-1] == repr([one["text"] for one in graph_says])
+
+
+@pytest.mark.parametrize("loss", ["mse", "kl", "js"])
+def test_what_is_imitated_of_a_window_is_the_same_whatever_it_is_padded_to(loss):
+    rng = np.random.default_rng(0)
+    mine, theirs = (torch.from_numpy(rng.normal(size=(3, 6, 2)).astype(np.float32)) for _ in range(2))
+    real = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 5 + [0]])
+    lesson = Lesson(tiny("bert", "QuestionAnswering"), TASK, settings.Imitate(logits={"weight": 1.0, "loss": loss}))
+    found = []
+    for more in (0, 5):
+        batch = {"attention_mask": functional.pad(real, (0, more)), "labels": functional.pad(real, (0, more))}
+        one, other = (Signals(functional.pad(logits, (0, 0, 0, more), value=7.0)) for logits in (mine, theirs))
+        ((mean, places),) = lesson._logits(one, other, batch)
+        found.append((float(mean), int(places)))
+    assert found[0] == pytest.approx(found[1])
+    if loss == "mse":
+        squared = ((mine - theirs) ** 2)[real.bool()]
+        assert found[0] == pytest.approx((float(squared.mean()), squared.numel()))

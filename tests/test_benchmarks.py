@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,21 @@ def test_a_part_of_a_step_is_the_range_it_lies_in_or_what_its_operator_does(modu
     assert shares.part(Event("aten::mm", Event("inner", optimizer))) == "optimizer"
     told = shares.where([optimizer, Event("aten::mm", spent=2e6)], seconds=4)
     assert told == {"matrix products": 0.5, "optimizer": 0.25, "Python between operators": 0.25}
+
+
+def test_steps_are_looked_into_as_the_whole_training_takes_them(module, monkeypatch, tmp_path):
+    from distill.training.trainer import Trainer
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "throughput_arms"))
+    arm, *_, step = (module(name) for name in ("arm", "ours", "shares", "step"))
+    before = Trainer._tell
+    with step._ranges():
+        assert Trainer._tell is not before
+    assert Trainer._tell is before
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + "a text\tpositive\n" * 640)
+    plan = arm.Plan("ours", *[tmp_path / "train.tsv"] * 6, batch_size=32, learning_rate=1.0, epochs=3, seed=0)
+    for steps, often in ((60, 10), (12, 2), (2, 1)):
+        assert step.pulls(replace(plan, steps=steps)) == often
 
 
 def test_corpora_are_the_same_each_time_and_of_the_size_asked_for(module, tmp_path):

@@ -92,5 +92,6 @@ def test_every_row_of_a_batch_is_somebodys_and_nobody_goes_without(monkeypatch):
         for place in range(3):
             monkeypatch.setattr(processes, "place", lambda place=place: place)
             dealt.append(processes.share_of(rows))
+            assert processes.is_spare(len(rows)) == (place >= len(rows))
         assert all(dealt) and set().union(*dealt) == set(rows)
         assert sum(map(len, dealt)) == max(len(rows), 3)

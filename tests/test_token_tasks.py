@@ -259,3 +259,9 @@ def test_another_vocabulary_is_refused_where_logits_are_by_token(token_recipe, t
 
 def test_a_task_is_restored_from_what_a_report_tells():
     assert restored("token_classification", TAGS).output_shape == ["batch", "tokens", 5]
+
+
+def test_of_two_tags_nothing_can_be_decoupled():
+    two, three = (TokenClassification("token_classification", tags, "accuracy") for tags in (("O", "K"), TAGS[:3]))
+    assert "nothing is left to decouple" in two.refuse_loss("decoupled_kl")
+    assert two.refuse_loss("kl") is None and three.refuse_loss("decoupled_kl") is None

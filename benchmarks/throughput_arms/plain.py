@@ -1,7 +1,7 @@
 """A plain transformers.Trainer: the teacher runs in every step, in float32, padded to 128 tokens or dynamically.
 
 The loss is ours, so that the loop alone differs: KL at temperature 2 between the logits, and the cosine distance of
-hidden states on real tokens. It is never validated, which is to its advantage.
+hidden states on real tokens, without dropout. It is never validated, which is to its advantage.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def train(plan: Plan) -> dict[str, Any]:
     padded = plan.arm == "trainer-padded"
     texts = Texts(plan.train, tokenizer, padded=padded)
     trainer = Distilling(
-        model(plan.student),
+        model(plan.student, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
         transformers.TrainingArguments(
             output_dir=str(plan.output), num_train_epochs=plan.epochs, per_device_train_batch_size=plan.batch_size,
             learning_rate=plan.learning_rate, warmup_steps=WARMUP, weight_decay=DECAY, max_grad_norm=CLIP, use_cpu=True,

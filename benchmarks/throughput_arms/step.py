@@ -1,6 +1,7 @@
 """Where the time of our training steps goes, and how far they are from what the arithmetic alone would take.
 
 The same steps are taken three times, with the same batches: as they are, with their products counted, and profiled.
+The terms' gradients are held against each other as seldom as in the whole training that the steps are a part of.
 The limit is the counted floating point operations over the best rate at which this machine multiplies large matrices
 in the same dtype, on one thread.
 """
@@ -15,14 +16,15 @@ from unittest import mock
 
 import torch
 import transformers
-from arm import Plan, carry_out
+from arm import Plan, carry_out, rows
 from ours import teach
 from shares import where
 from torch.autograd.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill import saved_signals
-from distill.training import choose_dtype, loop
+from distill.training import choose_dtype
+from distill.training import trainer as loop
 
 _WARM = 0.2  # share of the steps that come before those that count
 _SECONDS = 0.5  # that each rate is measured for
@@ -31,16 +33,16 @@ _SECONDS = 0.5  # that each rate is measured for
 def train(plan: Plan) -> dict[str, Any]:
     """What is told of the steps."""
     first, last = int(_WARM * plan.steps), plan.steps - 1
-    plain = Watched(first, last)
-    with plain:
-        _, watch = teach(plan)
-    counter = FlopCounterMode(display=False)
-    with Watched(first, last, counter):
-        teach(plan)
+    plain, counter = Watched(first, last), FlopCounterMode(display=False)
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
     profiled = Watched(first, last, profiler)
-    with profiled, _ranges():
-        teach(plan)
+    with mock.patch.object(loop, "_PULLS", pulls(plan)):
+        with plain:
+            _, watch = teach(plan)
+        with Watched(first, last, counter):
+            teach(plan)
+        with profiled, _ranges():
+            teach(plan)
     steps, dtype = last - first, choose_dtype("auto")
     rates = {shape: rate(*map(int, shape.split(" x ")), dtype) for shape in shapes(plan, plain.tokens / steps)}
     best = max(rates.values())
@@ -62,24 +64,30 @@ def train(plan: Plan) -> dict[str, Any]:
     }
 
 
+def pulls(plan: Plan) -> int:
+    """How often the terms' gradients are held against each other in so many steps, once at the least."""
+    whole = plan.epochs * len(rows(plan.train)[0]) / plan.batch_size
+    return max(1, round(loop._PULLS * plan.steps / whole))
+
+
 def shapes(plan: Plan, tokens: float) -> list[str]:
     """A step's own products, and a large one: rows, inner size, columns."""
     config = transformers.AutoConfig.from_pretrained(plan.student)
-    rows, hidden, wide = round(tokens), config.hidden_size, config.intermediate_size
-    return [f"{rows} x {hidden} x {hidden}", f"{rows} x {hidden} x {wide}", f"{rows} x {wide} x {hidden}",
+    lines, hidden, wide = round(tokens), config.hidden_size, config.intermediate_size
+    return [f"{lines} x {hidden} x {hidden}", f"{lines} x {hidden} x {wide}", f"{lines} x {wide} x {hidden}",
             "2048 x 2048 x 2048"]  # fmt: skip
 
 
-def rate(rows: int, inner: int, columns: int, dtype: torch.dtype) -> float:
+def rate(lines: int, inner: int, columns: int, dtype: torch.dtype) -> float:
     """Floating point operations a second of one matrix product, the best of many tries."""
-    one, other = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    one, other = torch.randn(lines, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     torch.mm(one, other)
     best, until = float("inf"), time.perf_counter() + _SECONDS
     while time.perf_counter() < until:
         start = time.perf_counter()
         torch.mm(one, other)
         best = min(best, time.perf_counter() - start)
-    return 2 * rows * inner * columns / best
+    return 2 * lines * inner * columns / best
 
 
 class Watched:
@@ -128,7 +136,7 @@ def _ranges() -> Iterator[None]:
         return around
 
     with (
-        mock.patch.object(loop._Trainer, "_tell", named("telling", loop._Trainer._tell)),
+        mock.patch.object(loop.Trainer, "_tell", named("telling", loop.Trainer._tell)),
         mock.patch.object(saved_signals.Saved, "signals", named("signals", saved_signals.Saved.signals)),
     ):
         yield

@@ -75,7 +75,8 @@ class Lesson(Objective):
         """
         found = read(self.student, batch, self.wanted)
         parts = {name: getattr(self, f"_{name}")(found, signals, batch) for name in self.asked}
-        terms = {name: torch.stack(means).mean() for name, means in _weighed(parts).items()}
+        spare = processes.is_spare(batch.get("whole"))
+        terms = {name: torch.stack(means).mean() for name, means in _weighed(parts, spare=spare).items()}
         return sum(self.weights[name] * value for name, value in terms.items()), terms
 
     def _labels(self, student: Signals, _: Signals | None, batch: dict[str, Tensor]) -> list[_Part]:
@@ -96,9 +97,15 @@ class Lesson(Objective):
             mine, theirs = mine[:, :common], theirs[:, :common]
         if name == "decoupled_kl":
             labels = self.task.targets(batch)
-            loss = LOSSES[name](mine, theirs, self.temperature, labels=labels, **words)
-            return [_Part(loss, (labels != NO_TARGET).sum())]
-        loss = LOSSES[name] if name == "mse" else partial(LOSSES[name], temperature=self.temperature, **words)
+            known = labels != NO_TARGET
+            loss = partial(_decoupled, temperature=self.temperature, **words)
+            return [_Part(in_portions(loss, mine[known], theirs[known], labels[known]), known.sum())]
+        if name == "mse":
+            real = self.task.real_logits(batch)
+            if real is not None:  # places of different lengths: every logit counts alike
+                return [_Part(LOSSES[name](mine[..., None], theirs[..., None], real), real.sum())]
+            return [_Part(in_portions(LOSSES[name], mine, theirs), len(mine))]
+        loss = partial(LOSSES[name], temperature=self.temperature, **words)
         return [_Part(in_portions(loss, mine, theirs), len(mine))]
 
     def _in_buckets(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -163,11 +170,18 @@ class Lesson(Objective):
         return batch["attention_mask"]
 
 
-def _weighed(parts: Mapping[str, list[_Part]]) -> dict[str, list[Tensor]]:
-    """The means of each term, times what this process's places weigh beside those of the others."""
+def _decoupled(student: Tensor, teacher: Tensor, labels: Tensor, **words: float) -> Tensor:
+    return LOSSES["decoupled_kl"](student, teacher, labels=labels, **words)
+
+
+def _weighed(parts: Mapping[str, list[_Part]], *, spare: bool) -> dict[str, list[Tensor]]:
+    """The means of each term, times what this process's places weigh beside those of the others: nothing, where its
+    rows are another's too.
+    """
     if processes.number() == 1:
         return {name: [part.mean for part in found] for name, found in parts.items()}
     counts = [torch.as_tensor(part.places, dtype=torch.float32) for found in parts.values() for part in found]
+    counts = [torch.zeros_like(count) for count in counts] if spare else counts
     device = next(iter(parts.values()))[0].mean.device
     weights = iter(processes.shares(torch.stack([count.to(device) for count in counts])))
     return {name: [part.mean * next(weights) for part in found] for name, found in parts.items()}

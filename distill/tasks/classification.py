@@ -82,9 +82,7 @@ class TextClassification(Task):
         """Many labels are no one distribution; and of two classes there is but one other."""
         if self.problem == "multi_label_classification" and asked not in ("kl", "mse"):
             return "of many labels each is a distribution of its own; use kl or mse"
-        if self.problem == "single_label_classification" and asked == "decoupled_kl" and len(self.labels) == 2:
-            return "of two classes there is only one other, so nothing is left to decouple; use kl"
-        return None
+        return self._refuse_two(asked) if self.problem == "single_label_classification" else None
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """All of them, (batch, labels)."""

@@ -64,6 +64,10 @@ class QuestionAnswering(Task):
         away = batch["attention_mask"] == 0
         return logits.float().masked_fill(away[..., None], _AWAY).transpose(1, 2).flatten(0, 1)
 
+    def real_logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Those at tokens of a window, (2 · windows, tokens)."""
+        return batch["attention_mask"].bool().repeat_interleave(2, dim=0)
+
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """The tokens at which each window's answer starts and ends, (2 · windows,), NO_TARGET where none is known."""
         flags = batch["labels"].clamp(min=0)

@@ -101,6 +101,12 @@ class Task:
         """Why a loss on logits makes no sense for this task; None where it does."""
         return None
 
+    def _refuse_two(self, asked: str) -> str | None:
+        """Why a loss makes no sense between two labels of which one is right."""
+        if asked == "decoupled_kl" and len(self.labels) == 2:
+            return "of two classes there is only one other, so nothing is left to decouple; use kl"
+        return None
+
     def require_loss(self, asked: str) -> None:
         """Raises CheckpointError for a loss on logits that makes no sense for this task."""
         if reason := self.refuse_loss(asked):
@@ -130,6 +136,10 @@ class Task:
     def imitated(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits at the places where a student follows its teacher, (places, classes): where it is scored."""
         return self.scored(logits, batch)
+
+    def real_logits(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Which of the imitated logits are no padding, (places, classes); None where all are."""
+        return None
 
     # ------------------------------------------------------------------------------------------- what is answered
 

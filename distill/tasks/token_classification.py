@@ -54,6 +54,10 @@ class TokenClassification(Task):
         """Why the head that a config describes can't serve these tags, in this order; None when it can."""
         return label_misfit(config, self.labels)
 
+    def refuse_loss(self, asked: str) -> str | None:
+        """Of two tags there is but one other."""
+        return self._refuse_two(asked)
+
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Those at the first token of each word, (words, labels)."""
         return logits[batch["labels"] != NO_TARGET]
