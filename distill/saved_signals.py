@@ -95,7 +95,7 @@ class Layout:
         if likeliest is not None:
             shape = (shape[0], likeliest.number + 1)
             self.kept = Sheet(_TOKENS, likeliest.id_dtype, (shape[0], likeliest.number))
-        self.logits = Sheet(_LOGITS, np.dtype(np.float32), shape)
+        self.logits = Sheet(_LOGITS, np.dtype(np.float32), shape) if source.wanted.logits else None
         self.states = {
             (kind, layer): Sheet(f"{kind}-{layer}.npy", _BFLOAT16, (_total(self._text(layer)), found.shape[-1]))
             for (kind, layer), found in by_token(sample).items()
@@ -104,7 +104,7 @@ class Layout:
     @property
     def sheets(self) -> list[Sheet]:
         """Every file."""
-        return [self.logits, *([self.kept] if self.kept else []), *self.states.values()]
+        return [sheet for sheet in (self.logits, self.kept, *self.states.values()) if sheet is not None]
 
     @property
     def bytes(self) -> int:
@@ -114,7 +114,7 @@ class Layout:
     @property
     def over_vocabulary(self) -> bool:
         """Whether there is a logit a token of the vocabulary at each place."""
-        return self.by_token and self.logits.shape[-1] == self.config.get("vocab_size")
+        return self.by_token and self.logits is not None and self.logits.shape[-1] == self.config.get("vocab_size")
 
     @property
     def bytes_a_token(self) -> float:
@@ -126,7 +126,7 @@ class Layout:
         """What has a vector a token, in words."""
         kinds = {kind for kind, _ in self.states}
         few = f"{self.likeliest.number} likeliest tokens' logits" if self.likeliest else "logits"
-        names = [few] if self.by_token else []
+        names = [few] if self.by_token and self.logits is not None else []
         names += ["hidden states"] if _HIDDEN in kinds else []
         return " and ".join(names + (["queries, keys and values"] if kinds - {_HIDDEN} else []))
 
@@ -136,7 +136,7 @@ class Layout:
 
     def write(self, source: Source, encoded: Encoded, folder: Path) -> None:
         """One pass of the teacher over the split, into files in a folder."""
-        logits = self.logits.create(folder)
+        logits = self.logits.create(folder) if self.logits else None
         ids = self.kept.create(folder) if self.kept else None
         states = {key: sheet.create(folder) for key, sheet in self.states.items()}
         most = min(_PASS_TOKENS, max(1, _NUMBERS // self.likeliest.classes)) if self.likeliest else _PASS_TOKENS
@@ -148,16 +148,17 @@ class Layout:
                 if self.likeliest is not None:
                     lines, (kept, tokens) = self.written.places(rows), self.likeliest.of(found.logits[written(batch)])
                     logits[lines], ids[lines] = kept.numpy(force=True), tokens.numpy(force=True)
-                elif self.by_token:
+                elif self.by_token and self.logits is not None:
                     logits[self.written.places(rows)] = found.logits.float()[written(batch)].numpy(force=True)
-                else:
+                elif self.logits is not None:
                     logits[rows] = found.logits.float().numpy(force=True)
                 for (kind, layer), vectors in by_token(found).items():
                     real, places = self.real(layer, batch), self._text(layer).places(rows)
                     states[kind, layer][places] = vectors[real].bfloat16().view(torch.int16).numpy(force=True)
                 done.update(len(rows))
-        for array in (logits, *([ids] if self.kept else []), *states.values()):
-            array.flush()
+        for array in (logits, ids, *states.values()):
+            if array is not None:
+                array.flush()
 
     def read(self, folder: Path) -> Saved:
         """The signals in a folder, mapped."""
@@ -186,9 +187,11 @@ class Saved:
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """The saved signals of a batch's rows; padding is zero."""
         layout, device = self.layout, batch["input_ids"].device
-        lines = layout.rows(batch, layout.logits, None)
-        logits = torch.from_numpy(np.array(self.files[_LOGITS][lines])).to(device)
-        found = Signals(_laid_out(logits, written(batch)) if layout.by_token else logits)
+        found = Signals(None)
+        if layout.logits is not None:
+            lines = layout.rows(batch, layout.logits, None)
+            logits = torch.from_numpy(np.array(self.files[_LOGITS][lines])).to(device)
+            found.logits = _laid_out(logits, written(batch)) if layout.by_token else logits
         if layout.kept is not None:
             ids = torch.from_numpy(self.files[_TOKENS][lines].astype(np.int64)).to(device)
             found.kept = Kept(_laid_out(ids, written(batch)), layout.likeliest.classes)
@@ -210,7 +213,8 @@ def by_token(signals: Signals) -> dict[tuple[str, int], Tensor]:
 
 def facts_of(source: Source, encoded: Encoded, likeliest: Likeliest | None = None) -> dict[str, Any]:
     """What a teacher's signals for a split hang on, beside its bytes."""
-    wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked}
+    wanted = {name: asked for name, asked in asdict(source.wanted).items() if asked and name != "logits"}
+    wanted |= {} if source.wanted.logits else {"without": "logits"}
     wanted |= {"likeliest": likeliest.facts} if likeliest else {}
     wanted |= {"numbers": source.numbers.sha256} if source.numbers else {}
     wanted |= {"compiled": True} if is_compiled(source.model) else {}

@@ -22,13 +22,15 @@ Vector = tuple[str, int]  # query, key or value, and a layer
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which signals are asked for beside the logits: hidden states by number, attentions by layer, and the queries,
-    keys or values of a layer. Numbers are those of hidden states: layer k's is k, its input's k − 1.
+    """Which signals are asked for: hidden states by number, attentions by layer, and the queries, keys or values of a
+    layer. Numbers are those of hidden states: layer k's is k, its input's k − 1. Whoever runs gives logits too; they
+    are `logits` where someone needs them.
     """
 
     hidden_states: tuple[int, ...] = ()
     attentions: tuple[int, ...] = ()
     vectors: tuple[Vector, ...] = ()
+    logits: bool = True
 
 
 NOTHING = Wanted()
@@ -49,10 +51,11 @@ class Signals:
     for; `hidden_states` by layer, counted from 1 with 0 the embeddings' output, an encoder-decoder's behind its
     encoder's, each (batch, tokens, width); `attentions` by layer, (batch, heads, queries, keys), each row a
     distribution; `vectors` by what they are and layer, (batch, tokens, width) with all heads side by side. Where
-    `kept` says so the logits are those of some tokens and of all others together.
+    `kept` says so the logits are those of some tokens and of all others together. There are no logits where none were
+    wanted and they would have had to be kept.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, Tensor] = field(default_factory=dict)
     vectors: dict[Vector, Tensor] = field(default_factory=dict)

@@ -18,14 +18,14 @@ from distill import Distill, Finetune, cut, student, teacher
 from distill.checkpoint import Checkpoint
 from distill.data import TokenBatches, collate
 from distill.distillation import Lesson, distill, finetune
-from distill.distillation.comparing import compare
+from distill.distillation.comparing import compare, entropy_of
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.losses import LOSSES
 from distill.recipe import settings
 from distill.saved_signals import Saved
 from distill.signals import Signals, Wanted, read, tensors
-from distill.tasks import TextClassification
+from distill.tasks import TextClassification, TokenClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
 from distill.training.gradients import gradient_shares
 
@@ -276,6 +276,17 @@ def test_a_teacher_is_held_against_its_student_on_validation(bert, data, caplog)
         assert not caplog.records
         compare(bert, bert, data, replace(record, epochs=[{"epoch": 1.0, "score": 2.0}]))
     assert "imitates what is worse" in caplog.text
+
+
+def test_entropy_is_that_of_labels_of_flags_and_of_words_that_are_there(data):
+    even, sure = np.zeros((2, 3)), np.array([[50.0, 0, 0]])
+    assert entropy_of(data.task, even) == pytest.approx(np.log(3))
+    assert entropy_of(data.task, sure) == pytest.approx(0, abs=1e-9)
+    many = replace(data.task, problem="multi_label_classification")
+    assert entropy_of(many, even) == pytest.approx(np.log(2))
+    tags = TokenClassification("token_classification", LABELS, "accuracy")
+    assert entropy_of(tags, np.array([[[0.0] * 3, [np.nan] * 3]])) == pytest.approx(np.log(3))
+    assert entropy_of(replace(data.task, problem="regression"), even) is None
 
 
 def test_terms_that_count_are_not_warned_of(bert, data, caplog):

@@ -104,6 +104,24 @@ def test_a_student_of_half_the_layers_learns(kind, request, masked, causal):
     assert head.weight is table.weight
 
 
+@pytest.mark.parametrize("imitate", [{"hidden_states": 1.0}, {"relations": {"weight": 1.0, "heads": 4}}])
+def test_logits_that_nobody_imitates_are_not_kept(imitate, gpt2, causal, monkeypatch):
+    from distill.training import Watch
+
+    words = {"epochs": 2, "max_steps": 4, "dtype": "float32", "dropout": 0, "imitate": imitate}
+    trained = []
+    for limit in (1 << 30, 0):  # saved, and live
+        monkeypatch.setattr("distill.teacher.SAVED_AT_MOST", limit)
+        watch = Watch("vectors")
+        trained.append(distill(cut(gpt2, 1), Distill(**words), data=causal, teacher=gpt2, watch=watch))
+        vectors = 1 if "hidden_states" in imitate else 3
+        assert (watch.log.signals or {}).get("bytes_a_token") == (
+            vectors * 2 * gpt2.model.config.hidden_size if limit else None
+        )
+    one, other = (made.model.state_dict() for made in trained)
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+
+
 def test_a_model_follows_itself_without_loss(gpt2, causal):
     from distill.training import Watch
 

@@ -39,7 +39,7 @@ from distill.recipe import settings
 from distill.recipe.settings import Generation
 from distill.signals import Signals, read, tensors
 from distill.tasks import METRICS, from_config
-from distill.training import Watch, choose_dtype
+from distill.training import TrainingLog, Watch, choose_dtype
 
 FAST = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 8}
 
@@ -278,6 +278,21 @@ def test_what_is_learned_is_chosen_by_token_loss_and_written_down(name, pairs, t
     assert type(from_config(found.model.config.to_dict())).name == "translation"
     texts = pairs.task.predictions(answer_all(Torch(found.model), held, pairs.task))
     assert texts.dtype.kind == "U" and texts.shape == (len(held),)
+
+
+def test_a_teacher_that_foretells_worse_than_its_student_is_warned_of(pairs, caplog):
+    from distill.distillation.comparing import compare
+
+    student, teacher, record = writer("t5"), writer("t5", 1), TrainingLog("1-distill", "float32")
+    record.epochs, record.lower = [{"epoch": 1.0, "score": 0.5}], True
+    compare(student, teacher, pairs, record)
+    held = teacher.encode(pairs, "validation")
+    assert record.teacher == {"loss": distillation.token_loss(Torch(teacher.model), held, pairs.task)}
+    assert "imitates what is worse" in caplog.text
+    caplog.clear()
+    record.epochs = [{"epoch": 1.0, "score": 2 * record.teacher["loss"]}]
+    compare(student, teacher, pairs, record)
+    assert not caplog.text
 
 
 def test_a_teachers_texts_are_written_once_for_the_training_split_alone(pairs):

@@ -102,6 +102,11 @@ class Splits:
         )
 
     @property
+    def growth(self) -> float:
+        """How many times the training rows there are with the extra ones."""
+        return 1 + sum(len(extra.texts) for extra in self.extra) / len(self.train)
+
+    @property
     def awaits_copies(self) -> bool:
         """Whether the recipe asks for copies of training rows that nobody has made yet."""
         return self.words.augment is not None and all(extra.origin == UNLABELLED for extra in self.extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distill import processes
@@ -42,9 +43,12 @@ def ask(
     if not asks_teacher(words):
         return None, mine
     several = guide.teachers if words.imitate.logits is not None else guide.teachers[:1]
+    label_pass = _label_pass(words, data.task)  # an engine is held to its logits
+    needed = data.task.head_labels or words.imitate.logits is not None or label_pass is not None
     sources, read = [], [teacher.encode(data, "train") for teacher in several]
     for place, (teacher, theirs) in enumerate(zip(several, read, strict=True)):
         wanted = wanted_of(lesson.asked, lesson.pairs, teacher=True) if place == 0 else NOTHING
+        wanted = replace(wanted, logits=needed)
         alike = same_ids(mine, theirs)
         numbers = (
             None if alike or not must_read_along(data.task, lesson.pairs) else numbers_between(student, teacher, data)
@@ -53,7 +57,7 @@ def ask(
             teacher, mine if numbers else theirs, wanted, epochs=words.epochs, dtype=choose_dtype(words.dtype),
             scratch=_shelf(scratch, place), live=alike or numbers is not None, keep=keep[place],
             asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
-            label_pass=_label_pass(words, data.task), who=name_of(place, len(guide)), numbers=numbers,
+            label_pass=label_pass, who=name_of(place, len(guide)), numbers=numbers,
         )  # fmt: skip
         sources.append(source)
     live = any(isinstance(source, Live) for source in sources)

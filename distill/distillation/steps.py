@@ -9,32 +9,29 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from distill import processes
 from distill.augmentation import augment
 from distill.checkpoint import Checkpoint
 from distill.compiling import compiled, require_compiler
-from distill.data import Encoded, Splits, TokenBatches, collate
+from distill.data import Encoded, Splits
 from distill.data.more import refusal
 from distill.disk import machine_errors
 from distill.distillation.asking import ask
-from distill.distillation.comparing import compare
+from distill.distillation.comparing import compare, token_loss
 from distill.distillation.fitting import beginnings, relation_heads, require_alike, require_fit
 from distill.distillation.lesson import Lesson
 from distill.distillation.mixing import told
 from distill.distillation.writing import taught
-from distill.engines import Engine, Torch, answer_all
+from distill.engines import Torch, answer_all
 from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.saved_signals import Keep
-from distill.tasks import Task
 from distill.training import Watch, choose_dtype, fit
 
 log = logging.getLogger(__name__)
-_HELD, _HELD_TOKENS = 64, 8192
 
 
 def finetune(
@@ -180,17 +177,6 @@ def _train(
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
     return checkpoint
-
-
-def token_loss(engine: Engine, encoded: Encoded, task: Task) -> float:
-    """The mean loss, in nats, of a split's tokens to write, each behind the right ones: what chooses an epoch where
-    writing the texts themselves would take too long.
-    """
-    summed = np.zeros(2)
-    for rows in TokenBatches(encoded.work, _HELD, _HELD_TOKENS):
-        batch = collate(encoded, rows)
-        summed += task.reduce(engine.answer(batch), batch).sum(0)
-    return float(summed[0] / summed[1])
 
 
 def settle(checkpoint: Checkpoint, data: Splits) -> None:

@@ -76,7 +76,7 @@ def _carry_out(going: Underway, arm: Arm, teacher: Guide) -> Outcome:
     folder, title = below / _START, f"{arm.name}/{_START}"
     with going.stage(title):
         going.keep(title, bench.student(teacher, folder, from_random=arm.control == "random-init"))
-    for name, step in arm.steps(going.plan.recipe):
+    for name, step in arm.steps(going.plan.recipe, going.plan.data.growth):
         pupil = checkpoints.load(folder), checkpoints.fingerprint(folder)
         title, folder = f"{arm.name}/{name}", below / name
         with going.stage(title):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from distill.recipe.settings import Control, Distill, Finetune, Recipe, Step
@@ -26,9 +27,12 @@ class Arm:
         """As stages and folders have it."""
         return f"{self.kind}-{self.seed}"
 
-    def steps(self, recipe: Recipe) -> list[tuple[str, Step]]:
-        """The steps with their titles, as this arm carries them out: up to the last torch checkpoint."""
-        told = [_without_teacher(step) if self.control == "finetune" else step for step in recipe.steps]
+    def steps(self, recipe: Recipe, growth: float = 1.0) -> list[tuple[str, Step]]:
+        """The steps with their titles, as this arm carries them out: up to the last torch checkpoint.
+
+        `growth` is how many times the labelled texts a distillation learns from, with those that its teacher labels.
+        """
+        told = [_without_teacher(step, growth) if self.control == "finetune" else step for step in recipe.steps]
         return [(f"{place}-{step.kind}", step) for place, step in enumerate(told, 1) if step.quantize is None]
 
 
@@ -45,13 +49,19 @@ def arms_of(recipe: Recipe) -> list[Arm]:
     return [Arm(seed) for seed in seeds[1:]] + [Arm(s, control) for control in recipe.control or () for s in seeds]
 
 
-def trainings_in(recipe: Recipe, arm: Arm) -> list[tuple[str, Distill | Finetune]]:
+def trainings_in(recipe: Recipe, arm: Arm, growth: float = 1.0) -> list[tuple[str, Distill | Finetune]]:
     """The titles and settings of the steps that train."""
-    return [(title, step.settings) for title, step in arm.steps(recipe) if step.kind in ("distill", "finetune")]
+    steps = arm.steps(recipe, growth)
+    return [(title, step.settings) for title, step in steps if step.kind in ("distill", "finetune")]
 
 
-def _without_teacher(step: Step) -> Step:
-    """The same training on the labels alone: every word that both training steps know stays as it is."""
+def _without_teacher(step: Step, growth: float) -> Step:
+    """The same training on the labels alone: every word that both training steps know stays as it is, but for epochs
+    (and the patience, which counts them): over fewer texts there are more of them in as many steps.
+    """
     if step.distill is None:
         return step
-    return Step(finetune=Finetune(**{word: getattr(step.distill, word) for word in Finetune.model_fields}))
+    words = {word: getattr(step.distill, word) for word in Finetune.model_fields}
+    if growth != 1:
+        words |= {"epochs": growth * words["epochs"], "patience": math.ceil(growth * words["patience"])}
+    return Step(finetune=Finetune(**words))

@@ -33,6 +33,7 @@ def _teacher(log: dict[str, Any]) -> str:
     found = log.get("teacher") or {}
     words = {
         "score": "the teacher scores {:.4f} on validation",
+        "loss": "the teacher's loss on validation is {:.4f} nats a token",
         "agreement": "the student answers as it does on {:.1%}",
     }
     words["entropy"] = "entropy of its answers {:.3f} nats"

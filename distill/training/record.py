@@ -13,10 +13,10 @@ from typing import Any
 class TrainingLog:
     """What a training did: a record now and then with every term's value and share of the loss (and, less often, of the
     gradient), scores by epoch, and its pace (validation included). `samples` were seen in `seconds`, over all the
-    sittings that it took. `teacher` tells of who was imitated, on validation texts: its score, and where it can be said
-    the share of texts on which the student answers as it does, and the entropy of its answers in nats. `signals` tells
-    what its saved signals take, and what they leave out. `layer_maps` has the weights of learned maps at the best
-    epoch, by term, student's layer and teacher's.
+    sittings that it took. `teacher` tells of who was imitated, on validation texts: its score (or `loss` by token, of
+    texts to write), and where labels are given the share of equal answers and the entropy of its own in nats.
+    `signals` tells what its saved signals take, and what they leave out. `layer_maps` has the weights of learned maps
+    at the best epoch, by term, student's layer and teacher's.
     """
 
     step: str
