@@ -8,6 +8,7 @@ kept as those of the likeliest tokens, one for all others, and in a second file 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from distill import anatomy
 from distill.bars import bar
 from distill.compiling import is_compiled
 from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
+from distill.data.overlap import first_equal
 from distill.disk import machine_errors
 from distill.likeliest import Likeliest
 from distill.renumbering import Numbers
@@ -79,11 +81,13 @@ class Sheet:
 
 
 class Layout:
-    """Which signals of a split there are, and where each row's are."""
+    """Which signals of a split there are, and where each row's are; those of equal inputs are there once."""
 
     def __init__(self, source: Source, encoded: Encoded, likeliest: Likeliest | None = None) -> None:
         """Of a live teacher and a split in its tokens; of logits over a vocabulary the `likeliest` alone, or all."""
         self.likeliest = likeliest
+        self.encoded, self.places = distinct(encoded)
+        encoded = self.encoded
         self.config = source.model.config.to_dict()
         self.tokens = encoded.tokens
         self.written = encoded.targets if encoded.decoder_start is not None else encoded.tokens
@@ -134,8 +138,9 @@ class Layout:
         """The tokens that a layer has a vector for: of the text that is read, or of the one to write."""
         return self.written if anatomy.is_written(self.config, layer) else self.tokens
 
-    def write(self, source: Source, encoded: Encoded, folder: Path) -> None:
-        """One pass of the teacher over the split, into files in a folder."""
+    def write(self, source: Source, folder: Path) -> None:
+        """One pass of the teacher over the split, each input once, into files in a folder."""
+        encoded = self.encoded
         logits = self.logits.create(folder) if self.logits else None
         ids = self.kept.create(folder) if self.kept else None
         states = {key: sheet.create(folder) for key, sheet in self.states.items()}
@@ -169,9 +174,10 @@ class Layout:
         """Where a batch has real tokens of what a layer works on, (batch, tokens)."""
         return written(batch) if anatomy.is_written(self.config, layer) else batch["attention_mask"].bool()
 
-    def rows(self, batch: dict[str, Tensor], sheet: Sheet, layer: int | None) -> np.ndarray | list[int]:
+    def lines(self, batch: dict[str, Tensor], sheet: Sheet, layer: int | None) -> np.ndarray | list[int]:
         """The lines of a file that are a batch's."""
         rows = batch["rows"].tolist()
+        rows = rows if self.places is None else self.places[rows]
         if sheet in (self.logits, self.kept):
             return self.written.places(rows) if self.by_token else rows
         return self._text(layer).places(rows)
@@ -189,14 +195,14 @@ class Saved:
         layout, device = self.layout, batch["input_ids"].device
         found = Signals(None)
         if layout.logits is not None:
-            lines = layout.rows(batch, layout.logits, None)
+            lines = layout.lines(batch, layout.logits, None)
             logits = torch.from_numpy(np.array(self.files[_LOGITS][lines])).to(device)
             found.logits = _laid_out(logits, written(batch)) if layout.by_token else logits
         if layout.kept is not None:
             ids = torch.from_numpy(self.files[_TOKENS][lines].astype(np.int64)).to(device)
             found.kept = Kept(_laid_out(ids, written(batch)), layout.likeliest.classes)
         for (kind, layer), sheet in layout.states.items():
-            lines = layout.rows(batch, sheet, layer)
+            lines = layout.lines(batch, sheet, layer)
             kept = torch.from_numpy(np.array(self.files[sheet.name][lines])).view(torch.bfloat16)
             laid = _laid_out(kept.to(device), layout.real(layer, batch))
             if kind == _HIDDEN:
@@ -204,6 +210,29 @@ class Saved:
             else:
                 found.vectors[kind, layer] = laid
         return found
+
+
+def distinct(encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
+    """A split with each input once, and each row's place there; no places where no two rows are alike.
+
+    Of inputs 16 bytes each are held.
+    """
+    digests = bytearray()
+    more = [ragged for ragged in (encoded.windows, encoded.decoder_start is not None and encoded.targets) if ragged]
+    for row, (start, end) in enumerate(itertools.pairwise(encoded.offsets.tolist())):
+        found = hashlib.blake2b(encoded.ids[start:end].tobytes(), digest_size=16)
+        if encoded.types is not None:
+            found.update(encoded.types[start:end].tobytes())
+        for ragged in more:
+            found.update(b"\0" + ragged[row].tobytes())
+        digests += found.digest()
+    first = first_equal(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2))
+    kept = np.flatnonzero(first == np.arange(len(first)))
+    if len(kept) == len(encoded):
+        return encoded, None
+    places = np.zeros(len(encoded), dtype=np.int64)
+    places[kept] = np.arange(len(kept))
+    return encoded.take(kept), places[first]
 
 
 def by_token(signals: Signals) -> dict[tuple[str, int], Tensor]:

@@ -154,16 +154,19 @@ def _saved(
 ) -> Saved:  # fmt: skip
     """Signals that are computed once, or were before; says what they take."""
     needed, facts = layout.bytes, facts_of(source, encoded, choice.likeliest)
+    facts |= {} if layout.places is None else {"inputs": len(layout.encoded)}
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
     told += f"; whole logits would take {4 * choice.likeliest.classes:,} a token" if choice.likeliest else ""
+    again = len(encoded) - len(layout.encoded)
+    told += f"; {again:,} of {len(encoded):,} texts are equal to another" if again else ""
     log.info("%s's signals are computed once for each text (%s)", who, told)
 
     def write(into: Path) -> None:
         if label_pass is None:
-            layout.write(source, encoded, into)
+            layout.write(source, into)
             return
         with labeller(source, encoded, label_pass, folder.parent) as (fast, measured):
-            layout.write(fast, encoded, into)
+            layout.write(fast, into)
         write_text(into / _PASS, json.dumps(measured))
 
     if label_pass is not None:

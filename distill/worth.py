@@ -126,7 +126,7 @@ class _Estimate:
 
     def __init__(self, asked: Asked, source: Source, encoded: Encoded, epochs: float) -> None:
         self.asked, self.source, self.epochs = asked, source, epochs
-        self.whole = Layout(source, encoded)
+        self.whole, self.tokens = Layout(source, encoded), int(encoded.offsets[-1])
 
     def smaller(self, at_most: int) -> list[Likeliest]:
         """Numbers of likeliest tokens that take far less than whole logits, and no more than there may be."""
@@ -143,7 +143,7 @@ class _Estimate:
         passes = self.epochs if name == "live" else 1
         work = passes * _work(self.source.model) + 3 * self.epochs * _work(self.asked.student)
         rate = _RATES.get(self.source.model.device.type, _FASTER)
-        return work * int(self.whole.tokens.offsets[-1]) / rate + (1 + self.epochs) * size / _DISK
+        return work * self.tokens / rate + (1 + self.epochs) * size / _DISK
 
 
 def _work(model: Any) -> float:

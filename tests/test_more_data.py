@@ -82,6 +82,16 @@ def test_equal_containing_and_alike_rows_are_told_and_others_are_not():
     assert held.tells(("the quick brown fox jumps over a fence",)) is None
 
 
+@pytest.mark.parametrize(
+    ("held", "row"),
+    [("今天天气很好", "今天天气很好我们出去玩吧"), ("วันนี้อากาศดี", "วันนี้อากาศดีมาก"), ("そうですね", "はい、そうですね!")],
+)
+def test_where_no_blanks_stand_between_words_characters_are_words(held, row):
+    assert HeldOut([(held,)]).tells((row,)) == EQUAL
+    assert HeldOut([(row,)]).tells((held,)) is None
+    assert normalise("Das 天气 ist gut!") == "das 天 气 ist gut"
+
+
 def test_of_pairs_both_texts_have_to_tell():
     held = HeldOut([("who came home", "anna did"), ("where", "")])
     assert held.tells(("who came home?", "I think Anna did")) == EQUAL

@@ -26,11 +26,15 @@ LARGE = 200_000  # rows; among more only equal ones are looked for
 SIMILARITY = 0.8
 RUN = 5
 _WAITING = 1 << 16  # bytes of hashes
-_WORD = re.compile(r"\w+")
+# Scripts that set no blanks between words: kana, Han, Thai, Lao, Myanmar and Khmer. A character counts as a word there.
+_ALONE = (
+    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
 
 
 def normalise(text: str) -> str:
-    """Case, punctuation and spacing folded away."""
+    """Case, punctuation and spacing folded away; a blank between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or folded.strip()  # a text of signs alone is itself
 
@@ -42,7 +46,7 @@ def group(texts: Iterable[Sequence[str]]) -> np.ndarray:
     those of its runs are held, of large corpora in mapped files.
     """
     rows = _Hashed(texts)
-    first = _first_equal(rows.digests)
+    first = first_equal(rows.digests)
     again = np.flatnonzero(first != np.arange(len(rows)))
     pairs = np.array(_similar(rows, first), dtype=np.int64).reshape(-1, 2)
     ones, others = np.concatenate([pairs, np.stack([first[again], again], axis=1)]).T
@@ -63,10 +67,10 @@ def group_equal(texts: Iterable[Sequence[str]], number: int) -> np.ndarray:
             digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
             waiting.clear()
     digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
-    return _first_equal(digests.whole().reshape(-1, 2))
+    return first_equal(digests.whole().reshape(-1, 2))
 
 
-def _first_equal(digests: np.ndarray) -> np.ndarray:
+def first_equal(digests: np.ndarray) -> np.ndarray:
     """For each row of hashes, (rows, hashes), the first row that is equal; a share of them is sorted at a time."""
     found = arrays.zeros(len(digests), np.int64)
     shares = np.uint64(-(-len(digests) // arrays.PORTION) or 1)
