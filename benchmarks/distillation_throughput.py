@@ -9,8 +9,8 @@ or its run in every step included, imports not (the whole process is told beside
 from one grid, tried on a part of the texts: the fastest setting counts whose validation score is within half a point of
 the best. Then come the rounds, one for each seed: every arm once, in an order drawn anew. Dev is scored once trained.
 
-What is done lies under `--runs` and is not measured again, so the same command goes on where it was cut off; a run of
-ours counts for the product's code as it was. Peers get Pythons of their own there, from PyPI. `--quick` does everything
+What is done lies under `--runs` and is not measured again, so the same command goes on where it was cut off. A run of
+ours counts for the product's code as it was, and so do the rounds of all: times are compared within one sitting's code. Peers get Pythons of their own there, from PyPI. `--quick` does everything
 on slivers, to see that it works; its figures mean nothing, and no goal is judged.
 """
 
@@ -219,11 +219,12 @@ def measure(
 ) -> None:
     """The rounds: each seed's runs of all arms, one after another, in an order drawn anew; then the ratios."""
     runs: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in running}
+    ours = " ".join(arms.code(arm, arm.script) for arm in running if arm.ours)  # changed, all are timed again
     for seed in range(seeds):
         for place in np.random.default_rng(seed).permutation(len(running)):
             arm = running[place]
             chosen = rows[arm.name]["chosen"]
-            run = whole.run(arm, chosen["batch_size"], chosen["learning_rate"], seed)
+            run = whole.run(arm, chosen["batch_size"], chosen["learning_rate"], seed, beside=ours)
             runs[arm.name].append(run | {"dev": scored(run, "dev", bench)})
     for name, found in runs.items():
         rows[name] |= ratios.summarise(found) | {"texts": found[0]["texts"], "versions": found[0]["versions"]}

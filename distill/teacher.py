@@ -116,7 +116,8 @@ def answering(
         return source
     layout = Layout(labels, encoded, choice.likeliest)
     if choice.form is None and (reason := _live_instead(layout, live=live, epochs=epochs)):
-        log.info("%s runs in every step: %s", who, reason)
+        unused = "; signals.engine, which computes what is kept, has no use then" if label_pass else ""
+        log.info("%s runs in every step: %s%s", who, reason, unused)
         return source
     if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < 2 * layout.bytes):
         room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"

@@ -69,17 +69,20 @@ class Ground:
     bytes: str  # of teacher, student and texts
 
     def run(
-        self, arm: Arm, batch_size: int, learning_rate: float, seed: int = 0, *, steps: int | None = None
-    ) -> dict[str, Any]:
+        self, arm: Arm, batch_size: int, learning_rate: float, seed: int = 0, *, steps: int | None = None,
+        beside: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
         """One run in a process of its own: what the arm told, what the process took, its folder. Done runs are read.
 
-        With `steps` it is no training: so many steps of ours are looked into. Raises ArmError.
+        With `steps` it is no training: so many steps of ours are looked into. Where times are compared a run counts
+        only `beside` the code that it ran in turns with. Raises ArmError.
         """
         words = {"arm": arm.name, "batch_size": batch_size, "learning_rate": learning_rate, "epochs": self.epochs}
         words |= {"seed": seed, "steps": steps}
         script = arm.script if steps is None else "step.py"
         title = f"{arm.name}, batch {batch_size}, rate {learning_rate:g}, seed {seed}"
-        folder = self.runs / f"{arm.name}-{_digest({**words, 'bytes': self.bytes, 'code': code(arm, script)})}"
+        key = {**words, "bytes": self.bytes, "code": code(arm, script), "beside": beside}
+        folder = self.runs / f"{arm.name}-{_digest(key)}"
         if (folder / "run.json").is_file():
             return {**json.loads((folder / "run.json").read_text(encoding="utf-8")), "folder": folder}
         say(title)
