@@ -10,8 +10,8 @@ from one grid, tried on a part of the texts: the fastest setting counts whose va
 the best. Then come the rounds, one for each seed: every arm once, in an order drawn anew. Dev is scored once trained.
 
 What is done lies under `--runs` and is not measured again, so the same command goes on where it was cut off. A run of
-ours counts for the product's code as it was, and so do the rounds of all: times are compared within one sitting's code. Peers get Pythons of their own there, from PyPI. `--quick` does everything
-on slivers, to see that it works; its figures mean nothing, and no goal is judged.
+ours counts for the product's code as it was, and so does a round of all. Peers get Pythons of their own there, from
+PyPI. `--quick` does everything on slivers, to see that it works; its figures mean nothing, and no goal is judged.
 """
 
 from __future__ import annotations
