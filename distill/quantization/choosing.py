@@ -78,7 +78,7 @@ def choose(
         some = _some(held)
         of_some = asked(open_graph(fp32), some, task)
         ranked = _ranked(plan, lambda tried: moved(task, answers(tried, some), of_some))
-        for tried, kept in _rungs(plan, ranked):
+        for tried, kept in bar(_rungs(plan, ranked), title="layers in more bits", unit="plan"):
             found = judged(tried, kept)
             best = found if found.changed < best.changed else best
             if best.changed <= most:
