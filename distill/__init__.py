@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.checkpoint import Checkpoint
+    from distill.checkpoint import Checkpoint, load
     from distill.data import Splits
     from distill.data import load as load_data
     from distill.distillation import distill, finetune
@@ -41,6 +41,7 @@ _HOMES = {
     "distill": ("distill.distillation", "distill"),
     "evaluate": ("distill.evaluation", "evaluate"),
     "finetune": ("distill.distillation", "finetune"),
+    "load": ("distill.checkpoint", "load"),
     "load_data": ("distill.data", "load"),
     "load_recipe": ("distill.recipe", "load"),
     "load_teacher": ("distill.teacher", "load"),
@@ -65,6 +66,7 @@ __all__ = [
     "distill",
     "evaluate",
     "finetune",
+    "load",
     "load_data",
     "load_recipe",
     "load_teacher",

@@ -317,7 +317,7 @@ def test_a_hidden_size_of_twins_can_be_halved(name, tmp_path):
 @pytest.mark.parametrize("name", CHANGEABLE)
 def test_any_dimensions_may_stay_and_stock_transformers_loads_them(name, tmp_path):
     model = build(name)
-    multiple = surgery.hidden_multiple(model.config.to_dict())
+    multiple = anatomy.hidden_multiple(model.config.to_dict())
     assert 32 % multiple == 0
     heads = [list(range(min(part, 16 // multiple) or 1)) for part in surgery.shape_of(model).heads]
     if anatomy.family_of(model.config.to_dict()).key("head_width") is None:

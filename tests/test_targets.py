@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import load_tiny
+from conftest import load_tiny, make_tokenizer
+from language_models import CAUSAL, save_language
 from transformers import AutoModelForSequenceClassification
+from writers import build_writer, make_pairs
 
 from distill import Distill, Prune, anatomy, checkpoint, prune, surgery
 from distill.checkpoint import Checkpoint
@@ -204,6 +206,17 @@ def test_the_machine_has_a_table_of_its_own(tmp_path, data):
     assert clock.ratio(tiny, tiny) > 0
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bart", "t5"])
+def test_what_writes_is_timed_too(name, tmp_path, request):
+    if name == "gpt2":
+        data, tiny = (request.getfixturevalue(fixture) for fixture in ("causal", "gpt2"))
+    else:
+        data, tiny = make_pairs(), Checkpoint(build_writer(name), make_tokenizer())
+    clock = MachineClock(Target(latency=0.9, batch=1, tokens=8), data, tmp_path, rounds=3)
+    costs = clock.table(tiny, tiny, sites_of(tiny.model, ["heads"]), {"heads": 2})
+    assert costs.curves["heads"].units == (2, 4) and clock.ratio(tiny, tiny) > 0
+
+
 def test_a_clock_that_is_kept_makes_a_table_and_the_graph_of_a_form_once(tmp_path, data, monkeypatch):
     tiny = load_tiny(tmp_path / "tiny", num_hidden_layers=2)
     exported = []
@@ -276,12 +289,44 @@ def test_words_that_make_no_sense_are_refused(recipe_file, words, said):
     [
         ({"heads": 0.95}, "steps.0.prune.heads: 0.95 of 4 heads a layer leaves nothing"),
         ({"neurons": 0.99}, "steps.0.prune.neurons: 0.99 of 64 neurons a layer leaves nothing"),
-        ({"hidden_size": 0.99}, "steps.0.prune.hidden_size: 0.99 of 32 dimensions leaves none"),
+        ({"hidden_size": 0.9}, "steps.0.prune.hidden_size: 0.9 of 32 dimensions leaves nothing, but 8 stay at least"),
+        (
+            {"to": {"latency": 0.5, "tokens": 65}},
+            "steps.0.prune.to.tokens: 65 tokens, but the student has 64 positions",
+        ),
     ],
 )
 def test_check_refuses_to_take_everything(recipe_file, words, said):
     done = CliRunner().invoke(main, ["check", str(recipe_file(steps=[{"prune": words}]))])
     assert done.exit_code == 2 and said in done.output
+
+
+@pytest.mark.parametrize(
+    ("family", "changed", "words", "said"),
+    [
+        ("gpt2", {}, {"embeddings": 8}, "steps.0.prune.embeddings: the head of a causal-language-modelling is tied"),
+        ("llama", {}, {"heads": 0.9}, "0.9 of 4 heads a layer leaves nothing, but each layer keeps 2 at least"),
+        ("llama", {"num_key_value_heads": 3}, {"heads": 0.25}, "steps.0.prune: the config of this llama says 4 heads"),
+    ],
+)
+def test_check_refuses_what_a_decoder_can_not_lose(family, changed, words, said, corpus, tmp_path):
+    folder = save_language(tmp_path / family, family)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changed}))
+    recipe = {
+        "task": CAUSAL, "teacher": {"checkpoint": str(folder)}, "student": {"layers": 1},
+        "data": {"source": {"path": str(corpus), "row": "line"}, "max_length": 24}, "steps": [{"prune": words}],
+        "track": {"wandb": "off", "energy": False},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    done = CliRunner().invoke(main, ["check", str(tmp_path / "recipe.yaml")])
+    assert done.exit_code == 2 and said in done.output.replace("\n", " "), done.output
+
+
+def test_a_share_that_rounds_to_nothing_is_warned_of(bert, data, caplog):
+    same = prune(bert, Prune(heads=0.1, uniform=True, examples=8), data=data)
+    assert same.parameters == bert.parameters
+    assert "prune.heads: 0.1 of them rounds to none" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------------- gradually

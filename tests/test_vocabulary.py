@@ -244,3 +244,12 @@ def test_the_word_level_tokenizer_of_the_tests_is_trimmed_too(tmp_path):
     smaller, _ = trim(found, Vocabulary(margin=0), data)
     lines = [line for (line,) in data.train.texts]
     assert tokens(smaller, lines) == tokens(found, lines)
+
+
+def test_a_number_below_what_always_stays_is_warned_of(data, caplog):
+    smaller, _ = trim(model_for(make("byte-bpe")), Vocabulary(keep=64), data)  # 256 bytes stay
+    assert len(smaller.tokenizer) >= 256
+    assert "64 tokens are too few: single char" in caplog.text and f"has {len(smaller.tokenizer)}" in caplog.text
+    with pytest.raises(ValueError, match="a number says by itself how many tokens stay"):
+        Vocabulary(keep=64, margin=0.5)
+    assert Vocabulary(keep=64, margin=0.1).keep == 64  # as a recipe that was written out says it

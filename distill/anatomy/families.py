@@ -135,7 +135,10 @@ _BIOGPT = Family(
     "decoder",
     (Stack("layers", Layer((_OPT_ATTENTION,), up=("fc1",), down="fc2")),),
     _BERT_KEYS,
-    refuses={"hidden": "BioGPT scales its embeddings by the root of the hidden size, so another size is another scale"},
+    refuses={
+        "hidden": "BioGPT scales its embeddings by the root of the hidden size, so another size is another scale",
+        "embeddings": "BioGPT scales what it looks up in its table, which a factorised one would not",
+    },
 )
 _LLAMA_ATTENTION = Attention(
     query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj", output="self_attn.o_proj"

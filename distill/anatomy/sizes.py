@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,6 +110,14 @@ def heads_a_group(config: Mapping[str, Any], stack: int = 0) -> int:
             "don't divide into groups"
         )
     return heads // keys
+
+
+def hidden_multiple(config: Mapping[str, Any]) -> int:
+    """What a smaller hidden size has to be a multiple of, for a config (as a dict) to say it."""
+    family = family_of(config)
+    if family.key("head_width") is None:
+        return math.lcm(*(head_width(config, stack) for stack in range(len(family.stacks))))
+    return size(config, "heads") if family.heads_divide else 1
 
 
 def with_layers(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:

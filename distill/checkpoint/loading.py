@@ -53,10 +53,11 @@ class Checkpoint:
         """The same weights in memory of their own."""
         return Checkpoint(copy.deepcopy(self.model), copy.deepcopy(self.tokenizer))
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path | str) -> Path:
         """Writes config, safetensors and tokenizer; the folder appears whole or not at all."""
         from distill import surgery
 
+        folder = Path(folder)
         with atomic_folder(folder) as unfinished:
             self.model.save_pretrained(unfinished, safe_serialization=True)
             self.tokenizer.save_pretrained(unfinished)
@@ -66,7 +67,7 @@ class Checkpoint:
         return folder
 
 
-def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
+def load(folder: Path | str, task: Task | None = None, *, new_head: bool = False, seed: int = 0) -> Checkpoint:
     """A checkpoint folder as a model with its tokenizer, in float32 where accelerate places it.
 
     The task says which head; without one it is the head of the config's architecture. With a task the config's labels
@@ -79,6 +80,7 @@ def load(folder: Path, task: Task | None = None, *, new_head: bool = False, seed
     from distill import processes
     from distill.checkpoint.tokenizers import load_tokenizer
 
+    folder = Path(folder)
     inspect(folder)
     config = _config_for(folder, task, new_head)
     known = task.auto_class if task else heads.auto_class_of(config.to_dict())

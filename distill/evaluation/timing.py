@@ -109,6 +109,8 @@ def _fill(encoded: Encoded, size: int, tokens: int) -> Batch:
     """A batch of real tokens of exactly one shape, without padding."""
     ids = np.resize(encoded.ids, size * tokens).reshape(size, tokens).astype(np.int64)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    if encoded.decoder_start is not None:  # an encoder-decoder answers at as many tokens as it reads
+        batch["decoder_input_ids"] = ids
     if encoded.types is not None:
         batch["token_type_ids"] = np.zeros_like(ids)
     return batch

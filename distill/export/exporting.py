@@ -62,11 +62,16 @@ def as_graph(checkpoint: Checkpoint, *, data: Splits, folder: Path) -> Path:
     return Path(folder)
 
 
-def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
-    """A checkpoint's fp32 graph with the config and tokenizer that an engine needs beside it, parity checked."""
+def write_settings(checkpoint: Checkpoint, folder: Path) -> None:
+    """What an engine reads beside a checkpoint's graph: its config and, of what writes, the generation's."""
     checkpoint.model.config.save_pretrained(folder)
     if checkpoint.model.can_generate():
         checkpoint.model.generation_config.save_pretrained(folder)
+
+
+def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
+    """A checkpoint's fp32 graph with the config and tokenizer that an engine needs beside it, parity checked."""
+    write_settings(checkpoint, folder)
     checkpoint.tokenizer.save_pretrained(folder)
     path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
     for start in range(0, min(_PARITY_ROWS, len(held)), _AT_ONCE):

@@ -32,9 +32,9 @@ from distill.training import Watch, choose_dtype
 _VERSIONS = {
     "finetune": 1,
     "distill": 1,
-    "prune": 2,
+    "prune": 3,
     "pad": 1,
-    "quantize": 3,
+    "quantize": 4,
     "student": 1,
     "graph": 2,
     "score": 1,

@@ -31,6 +31,7 @@ def check_pruning(plan: Plan) -> None:
         return
     known = anatomy.size(config, "layers") is not None and config["model_type"] in anatomy.FAMILIES
     left = anatomy.layer_counts(config) if known else None
+    task = TASKS[plan.recipe.task]
     for position, step in enumerate(plan.recipe.steps):
         if step.prune is None:
             continue
@@ -43,6 +44,11 @@ def check_pruning(plan: Plan) -> None:
         if step.prune.to is not None and refused["heads"] and refused["neurons"]:
             raise CheckpointError(f"{where}.to: {refused['neurons']}")
         _check_something_left(config, step.prune, where)
+        if step.prune.embeddings is not None and config.get("tie_word_embeddings") and not task.head_labels:
+            raise CheckpointError(
+                f"{where}.embeddings: the head of a {task.name} is tied to the embeddings (tie_word_embeddings), and "
+                "needs the whole table; trim the `vocabulary` instead"
+            )
         if step.prune.layers is not None and left is not None:
             left = _layers_left(config, step.prune.layers, left, where)
 
@@ -77,19 +83,30 @@ def check_graphs(plan: Plan) -> None:
 
 def _check_something_left(config: dict[str, Any], words: settings.Prune, where: str) -> None:
     """A layer keeps a head and a block of neurons: a share that leaves less than that can't be meant."""
+    if words.heads is not None or words.to is not None:
+        try:
+            group = anatomy.heads_a_group(config)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
     for what, least in (("heads", 1), ("neurons", words.multiple_of)):
         share, there = getattr(words, what), anatomy.size(config, what)
         if share is None or there is None:
             continue
-        least = min(least, there)
+        least = min(least, there) if what == "neurons" else group  # heads go by group
         if there * (1 - share) < least / 2:
             raise CheckpointError(
                 f"{where}.{what}: {share:g} of {there} {what} a layer leaves nothing, but each layer keeps {least} at "
                 f"least; take out {1 - least / there:.3g} at most, or whole `layers`"
             )
     hidden = anatomy.size(config, "hidden_size")
-    if words.hidden_size is not None and hidden is not None and hidden * (1 - words.hidden_size) < 1:
-        raise CheckpointError(f"{where}.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves none of them")
+    if words.hidden_size is None or hidden is None:
+        return
+    multiple = anatomy.hidden_multiple(config)
+    if hidden * (1 - words.hidden_size) < multiple / 2:
+        raise CheckpointError(
+            f"{where}.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves nothing, but {multiple} stay at "
+            f"least; take out {1 - multiple / hidden:.3g} at most"
+        )
 
 
 def check_ranks(plan: Plan) -> None:
@@ -168,7 +185,10 @@ def check_length(plan: Plan) -> None:
         if TASKS[recipe.task].generates:
             asked["data.target_length"] = recipe.data.target_length
             asked["generation.max_new_tokens"] = recipe.generation and recipe.generation.max_new_tokens
-        if who != "student":  # a student with fewer positions sees texts cut to its own
+        if who == "student":
+            targets = [(place, step.prune.to) for place, step in enumerate(recipe.steps) if step.prune is not None]
+            asked |= {f"steps.{place}.prune.to.tokens": to.tokens for place, to in targets if to is not None}
+        else:  # a student with fewer positions sees texts cut to its own
             asked["data.max_length"] = recipe.data.max_length
         for setting, tokens in asked.items():
             if positions is not None and tokens is not None and tokens > positions:

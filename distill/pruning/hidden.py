@@ -26,7 +26,7 @@ from distill.pruning.reconstruction import refit
 from distill.pruning.sites import reals, sites_of
 from distill.recipe import settings
 from distill.signals import read
-from distill.surgery import hidden_axes, hidden_multiple, least_hidden
+from distill.surgery import hidden_axes, least_hidden
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def without_dims(checkpoint: Checkpoint, words: settings.Prune, data: Splits, ro
     number, layers with more heads than that leaves room for lose their least important ones.
     """
     facts = checkpoint.model.config.to_dict()
-    hidden, multiple = anatomy.size(facts, "hidden_size"), hidden_multiple(facts)
+    hidden, multiple = anatomy.size(facts, "hidden_size"), anatomy.hidden_multiple(facts)
     number = min(hidden, max(multiple, multiple * round(hidden * (1 - words.hidden_size) / multiple)))
     if hidden * (1 - words.hidden_size) < multiple / 2:
         raise CheckpointError(

@@ -21,7 +21,7 @@ from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
 from distill.engines import GRAPHS, open_graph
 from distill.evaluation.timing import measure_latency
-from distill.export import export
+from distill.export import export, write_settings
 from distill.pruning.costs import Costs, Curve
 from distill.pruning.sites import Site, What, sites_of
 from distill.recipe import settings
@@ -108,6 +108,7 @@ class MachineClock:
         if form not in self._graphs:
             folder = self.folder / str(len(self._graphs))
             folder.mkdir()
+            write_settings(checkpoint, folder)
             self._graphs[form] = export(checkpoint, folder / GRAPHS["onnx-fp32"])
         return self._graphs[form]
 

@@ -107,6 +107,11 @@ def _without_units(
         multiple = words.multiple_of if what == "neurons" else 1
         _require_something_left(what, getattr(words, what), [site.units for site, _ in mine], multiple)
         kept[what] = choose_units(mine, getattr(words, what), uniform=words.uniform, multiple=multiple)
+        if all(len(stays) == site.units for stays, (site, _) in zip(kept[what], mine, strict=True)):
+            log.warning(
+                "prune.%s: %g of them rounds to none, of a layer's %s, so all stay; take out more, or leave it out",
+                what, getattr(words, what), ", ".join(str(site.units) for site, _ in mine),
+            )  # fmt: skip
     smaller = surgery.keep_units(checkpoint.model, kept.get("heads"), kept.get("neurons"))
     pruned = Checkpoint(smaller.eval(), checkpoint.tokenizer)
     if words.reconstruct:

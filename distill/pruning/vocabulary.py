@@ -9,6 +9,7 @@ special tokens always stay, so that no text needs an unknown token that did not 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from distill.data import Encoded, Splits
 from distill.errors import CheckpointError
 from distill.recipe import settings
 
+log = logging.getLogger(__name__)
 _MODELS = ("WordPiece", "BPE", "Unigram", "WordLevel")
 _TOKENS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")  # of a generation's settings
 _SPECIAL = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
@@ -38,6 +40,11 @@ def trim(checkpoint: Checkpoint, words: settings.Vocabulary, data: Splits) -> tu
     counts = Counter(used(checkpoint.encode(data, "train")).tolist())
     rows = checkpoint.model.get_input_embeddings().num_embeddings
     kept = sorted(number for number in choose(facts, counts, words) if number < rows)
+    if words.keep != "used" and len(kept) > words.keep:
+        log.warning(
+            "prune.vocabulary: %d tokens are too few: single characters, bytes and special tokens stay, so the "
+            "vocabulary has %d", words.keep, len(kept),
+        )  # fmt: skip
     tokenizer = rebuild(checkpoint.tokenizer, facts, kept)
     smaller = Checkpoint(surgery.keep_tokens(checkpoint.model, kept), tokenizer)
     _follow(smaller, kept, {name: _id(checkpoint.tokenizer, name) for name in _SPECIAL})

@@ -92,7 +92,8 @@ def _tables_alone(plan: Plan) -> Plan:
 
 
 def _some(held: Encoded) -> Encoded:
-    """So many texts that ranking takes minutes for a model of any size."""
+    """So many texts, drawn anyhow, that ranking takes minutes for a model of any size."""
+    held = held.take(np.random.default_rng(0).permutation(len(held)))  # rows may be in the order of their classes
     fitting = int(np.searchsorted(np.cumsum(held.work), _RANKED_TOKENS, side="right"))
     return held.take(np.arange(min(max(fitting, _RANKED_LEAST), _RANKED_ON, len(held))))
 

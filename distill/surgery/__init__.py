@@ -3,7 +3,7 @@ not known here.
 """
 
 from distill.surgery.embeddings import FactorisedEmbedding, factorise, multiply_out, rank_of
-from distill.surgery.hidden import hidden_axes, hidden_multiple, keep_hidden, least_hidden
+from distill.surgery.hidden import hidden_axes, keep_hidden, least_hidden
 from distill.surgery.layers import keep_layers
 from distill.surgery.parts import layers_of, stacks_of
 from distill.surgery.shape import RECORD, Shape, head_width, read_record, shape_in_config, shape_of, write_record
@@ -17,7 +17,6 @@ __all__ = [
     "factorise",
     "head_width",
     "hidden_axes",
-    "hidden_multiple",
     "keep_hidden",
     "keep_layers",
     "keep_tokens",

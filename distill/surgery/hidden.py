@@ -46,25 +46,17 @@ def hidden_axes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     Found by building the model with another hidden size: what differs hangs on it. Raises as keep_hidden does.
     """
     facts = model.config.to_dict()
-    hidden, more = anatomy.size(facts, "hidden_size"), hidden_multiple(facts)
+    hidden, more = anatomy.size(facts, "hidden_size"), anatomy.hidden_multiple(facts)
     while _meets(facts, hidden + more):
-        more += hidden_multiple(facts)
+        more += anatomy.hidden_multiple(facts)
     other = reshape(like(model, _config(model, hidden + more)), shape_of(model))
     return _differences(model.state_dict(), other.state_dict(), hidden, hidden + more)
-
-
-def hidden_multiple(config: Mapping[str, Any]) -> int:
-    """What a smaller hidden size has to be a multiple of, for a config (as a dict) to say it."""
-    family = anatomy.family_of(config)
-    if family.key("head_width") is None:
-        return math.lcm(*(anatomy.head_width(config, stack) for stack in range(len(family.stacks))))
-    return anatomy.size(config, "heads") if family.heads_divide else 1
 
 
 def least_hidden(model: PreTrainedModel) -> int:
     """The smallest hidden size that has room for the heads of every layer, for a config to say it."""
     facts = model.config.to_dict()
-    multiple, least = hidden_multiple(facts), 1
+    multiple, least = anatomy.hidden_multiple(facts), 1
     if anatomy.family_of(facts).key("head_width") is None:
         least = max(part.units * part.width for part in attentions_of(model))
     return multiple * math.ceil(least / multiple)
@@ -76,7 +68,7 @@ def _config(model: PreTrainedModel, number: int) -> PretrainedConfig:
     family = anatomy.family_of(facts)
     if reason := anatomy.refuse(facts, "hidden"):
         raise CheckpointError(f"the hidden size can't be changed: {reason}")
-    multiple, least = hidden_multiple(facts), least_hidden(model)
+    multiple, least = anatomy.hidden_multiple(facts), least_hidden(model)
     if number < 1 or number % multiple:
         below, above = multiple * (number // multiple), multiple * (number // multiple + 1)
         raise CheckpointError(

@@ -49,16 +49,32 @@ class Quantize(Settings):
         "model that foretells tokens, the share by which its loss may grow",
     )
 
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are scaled by ranges measured beforehand."""
+        return self.weights == "int8" and self.activations == "static"
+
+
+_MARGIN = 0.1
+
 
 class Vocabulary(Settings):
     """Which tokens stay."""
 
     keep: Literal["used"] | Annotated[int, Field(ge=16)] = Field(
-        "used", description="those that training texts use, or the most used ones up to this number"
+        "used",
+        description="those that training texts use, or the most used ones up to this number; single characters, bytes "
+        "and special tokens stay in any case",
     )
     margin: float = Field(
-        0.1, ge=0, le=10, description="unused tokens that stay beside the used ones, as a share of them"
+        _MARGIN, ge=0, le=10, description="unused tokens that stay beside the used ones, as a share of them"
     )
+
+    @model_validator(mode="after")
+    def _margin_beside_used(self) -> Vocabulary:
+        if self.keep != "used" and self.margin != _MARGIN:
+            raise ValueError("`margin` stands beside `keep: used`; a number says by itself how many tokens stay")
+        return self
 
 
 class Target(Settings):
