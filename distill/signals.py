@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill import anatomy
 from distill.data import Batch
+from distill.errors import CheckpointError
 from distill.tasks import NO_TARGET
 
 PARTS = ("query", "key", "value")
@@ -119,6 +120,8 @@ def watched(model: Any, wanted: Sequence[Vector]) -> Iterator[dict[Vector, Tenso
 def _maker(model: Any, what: str, layer: int) -> tuple[Any, int | None]:
     """The module that makes a layer's queries, keys or values; where it makes all of them, which third they are."""
     config = model.config.to_dict()
+    if reason := anatomy.refuse(config, "relations"):
+        raise CheckpointError(f"imitate.relations: {reason}")
     stack, place = anatomy.place_of(config, layer)
     known = anatomy.family_of(config).stacks[stack]
     attention = known.layer.attentions[0]

@@ -122,7 +122,7 @@ def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task)
             hint = nearest(key, known)
             raise CheckpointError(f"student.config.{key}: a {config['model_type']} has no such key{hint}")
     shared = {"vocab_size": teacher.model.config.vocab_size, "pad_token_id": teacher.tokenizer.pad_token_id}
-    if task.generates:  # its texts begin and end as the teacher's do
+    if task.generates or task.writes:  # its texts begin and end as the teacher's do
         shared |= {key: value for key in _ENDS if (value := getattr(teacher.model.config, key, None)) is not None}
     try:
         return transformers.AutoConfig.for_model(config["model_type"], **{**shared, **given, **task.head_config})

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from conftest import make_splits, make_tokenizer
-from families import CONFIGS, HEADS, batch_for, build, gap, save
+from families import BERT, CONFIGS, HEADS, batch_for, build, gap, save
 
 from distill import (
+    Data,
     Distill,
     Finetune,
     Prune,
@@ -218,3 +219,48 @@ def test_a_family_without_a_page_learns_and_teaches_and_is_told_what_cutting_wou
 
 def answer(found: Checkpoint, data) -> torch.Tensor:
     return torch.from_numpy(answer_all(Torch(found.model), found.encode(data, "test")))
+
+
+# -------------------------------------------------------------------------------------- what each family does its way
+
+
+def test_alberts_vocabulary_is_trimmed_and_its_relations_are_refused(tmp_path):
+    data = make_splits(number=24)
+    config = transformers.AutoConfig.for_model("albert", **{**BERT, "vocab_size": 50}, embedding_size=12, num_labels=3)
+    albert = Checkpoint(transformers.AutoModelForSequenceClassification.from_config(config).eval(), make_tokenizer())
+    smaller = prune(albert, Prune(vocabulary={"keep": "used", "margin": 0}), data=data)
+    assert smaller.parameters < albert.parameters
+    again = checkpoint.load(smaller.save(tmp_path / "smaller"))
+    assert gap(answer(again, data), answer(smaller, data)) == 0
+    words = Distill(imitate={"relations": {"weight": 1.0, "heads": 4}}, epochs=1, max_steps=1)
+    with pytest.raises(CheckpointError, match="ALBERT's layers share one set of weights, so none has queries"):
+        distill(albert, words, data=data, teacher=albert)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_an_encoder_decoder_that_classifies_teaches_by_hidden_states(name):
+    data = make_splits(number=24)
+    teacher = Checkpoint(
+        build(name, "SequenceClassification", vocab_size=50, num_labels=3, eos_token_id=3), make_tokenizer()
+    )
+    student = cut(teacher, {"decoder": 1})
+    words = Distill(imitate={"logits": 1.0, "hidden_states": 1.0}, epochs=1, max_steps=2, learning_rate=1e-3)
+    assert distill(student, words, data=data, teacher=teacher).parameters == student.parameters
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_padding_token_that_only_the_tokenizer_knows_counts(name, tmp_path):
+    data = make_splits(number=24)
+    model = build(name, "SequenceClassification", vocab_size=50, num_labels=3, pad_token_id=None)
+    Checkpoint(model, make_tokenizer()).save(tmp_path / "teacher")
+    found = checkpoint.load(tmp_path / "teacher", data.task, new_head=True)
+    assert found.model.config.pad_token_id == 0
+    assert finetune(found, Finetune(epochs=1, max_steps=2), data=data).labels == list(data.task.labels)
+
+
+def test_texts_are_cut_somewhere_where_nothing_says_how_long_they_may_be():
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = int(1e30)
+    data = replace(make_splits(number=24), words=Data(source="made"))
+    data.train.texts[0] = ("goal " * 600,)
+    assert data.encode("train", tokenizer).lengths.max() == 512

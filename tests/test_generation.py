@@ -17,10 +17,11 @@ ENCODER_DECODERS = ["bart", "marian", "t5"]
 RULES = {  # what the generation configs of such checkpoints say
     "gpt2": {"eos_token_id": [2, 9, 30, 31], "bad_words_ids": [[5], [6, 7], [40, 41, 42]]},
     "opt": {"begin_suppress_tokens": [8, 9, 10], "suppress_tokens": [5, 6]},
-    "llama": {"eos_token_id": [2, 11, 12, 13, 40, 41]},
-    "bart": {"forced_bos_token_id": 4, "forced_eos_token_id": 2},
+    "llama": {"eos_token_id": [2, 11, 12, 13, 40, 41], "min_new_tokens": 4},
+    "qwen2": {"no_repeat_ngram_size": 3},
+    "bart": {"forced_bos_token_id": 4, "forced_eos_token_id": 2, "no_repeat_ngram_size": 2, "min_length": 5},
     "marian": {"bad_words_ids": [[1], [7, 8]], "forced_eos_token_id": 2, "eos_token_id": [2, 20, 21, 22]},
-    "t5": {"eos_token_id": [2, 20, 21, 22, 23, 24]},
+    "t5": {"eos_token_id": [2, 20, 21, 22, 23, 24], "repetition_penalty": 1.7, "no_repeat_ngram_size": 1},
 }
 
 

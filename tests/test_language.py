@@ -188,6 +188,23 @@ def test_what_is_frozen_stays(bert_mlm, masked, part):
         assert same == name.startswith(inside), name
 
 
+def test_a_student_from_a_config_ends_as_its_teacher_does(gpt2, causal):
+    pupil = from_config({"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                         "intermediate_size": 16}, gpt2, causal.task, seed=0)  # fmt: skip
+    assert pupil.model.config.eos_token_id == gpt2.model.config.eos_token_id
+
+
+def test_greedy_text_is_not_compared_where_no_row_is_long_enough(gpt2, causal):
+    from distill.evaluation.writing import agreements
+    from distill.recipe.settings import Timing
+
+    encoded = [gpt2.encode(causal, "test")] * 2
+    engines = [Torch(gpt2.model)] * 2
+    for tokens, expected in ((4, [1.0, 1.0]), (60, [None, None])):
+        timing = Timing(batch=[1], rounds=3, tokens=tokens, new_tokens=3)
+        assert agreements(engines, [], encoded, causal.task, timing) == expected
+
+
 def test_a_decoder_has_no_encoder_to_freeze(gpt2, causal):
     with pytest.raises(TrainingError, match="a gpt2 has no encoder"):
         finetune(gpt2, Finetune(epochs=1, freeze=["encoder"]), data=causal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import warnings
 from pathlib import Path
 
@@ -159,6 +160,8 @@ def test_a_marian_goes_through_the_whole_chain_and_ships(folder, tmp_path, witho
     (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "ship": ["transformers", "onnx"]}))
     done = CliRunner().invoke(main, ["run", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
+    notes = json.loads((tmp_path / "run" / "report.json").read_text())["notes"]
+    assert any(re.match(r"2-prune: vocabulary: \d+ of \d+ tokens kept", note) for note in notes), notes
     shipped = tmp_path / "run" / "shipped"
     texts = [read for read, _ in pairs(6, seed=5)]
     stock = AutoTokenizer.from_pretrained(shipped / "transformers")

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from distill import Distill, checkpoint, cut, distill, preflight, saved_signals
 from distill.cli import main
 from distill.errors import CheckpointError
+from distill.pipeline.pieces import Bench
 from distill.recipe import load
 from distill.store import Store
 
@@ -231,3 +232,10 @@ def test_a_teachers_signals_are_worked_out_once_for_all_that_learn_from_them(
     again = run(recipe_file(teacher={"checkpoint": str(headed)}, steps=learn), tmp_path / "again")
     assert again.exit_code == 0 and "is damaged" in again.output
     assert len(passes) == before + 1
+
+
+def test_each_training_of_a_chain_draws_its_batches_anew(recipe_file):
+    steps = [{"finetune": {}}, {"prune": {"neurons": 0.5}}, {"distill": {}}, {"distill": {}}]
+    bench = Bench(preflight.prepare(load(recipe_file(steps=steps))).require(), None, None, None)
+    turns = [bench._in_turn(title).seed for title in ("teacher", "1-finetune", "3-distill", "finetune-0/4-finetune")]
+    assert turns[0] == turns[1] == bench.plan.data.seed and len(set(turns)) == 3

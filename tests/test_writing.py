@@ -378,6 +378,7 @@ def test_an_empty_text_to_write_is_refused_with_its_row(tmp_path):
         ({"task": "text-classification"}, "data.target_length: text-classification has no use for it"),
         ({"data": {"target_length": 50}}, "data.target_length: 50 tokens, but the teacher has 40 positions"),
         ({"generation": {"max_new_tokens": 41}}, "generation.max_new_tokens: 41 tokens, but the teacher has 40"),
+        ({"generation": None}, "generation.max_new_tokens: 128 tokens, but the teacher has 40"),
         ({"metric": "accuracy"}, "metric: accuracy does not fit a translation; these do: chrf"),
         ({"data": {"label": ["label", "text"]}}, "data: translation reads one column"),
         (

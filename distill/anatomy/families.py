@@ -97,6 +97,7 @@ _ALBERT = replace(
         "heads": _SHARED,
         "neurons": _SHARED,
         "hidden": _SHARED,
+        "relations": "ALBERT's layers share one set of weights, so none has queries, keys or values of its own",
         "embeddings": "ALBERT's are factorised from the start; its config says their size",
     },
 )

@@ -96,6 +96,8 @@ def load(folder: Path | str, task: Task | None = None, *, new_head: bool = False
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # what Rust's code throws
             raise
         raise CheckpointError(f"{folder}: transformers can't load it: {first_line(error)}") from error
+    if getattr(model.config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier looks for the last real token
     if new_head:  # the body must be whole; its head is what is trained
         absent -= heads.head_weights(model)
     if absent:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from distill.data.masking import Masking
 
+NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
+UNLIMITED = 512  # tokens that a text is cut to where nothing says how many
 _AT_ONCE = 1000
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.data import arrays, overlap, sources, splitting
 from distill.data.decoders import Decoder
-from distill.data.encoding import Encoded, Rows
+from distill.data.encoding import NO_LIMIT, UNLIMITED, Encoded, Rows
 from distill.data.held_out import HeldOut
 from distill.data.more import UNLABELLED, Extra, let_in, mark_of, read_unlabelled
 from distill.data.readers import LANGUAGE, READERS, Reader
@@ -69,7 +69,7 @@ class Splits:
         `decoder` is what an encoder-decoder's config says of the texts that it writes. Raises CheckpointError.
         """
         limits = (self.max_length, positions, tokenizer.model_max_length)
-        longest = min(limit for limit in limits if limit is not None)
+        longest = min((limit for limit in limits if limit is not None and limit < NO_LIMIT), default=UNLIMITED)
         key = (split, _way_of_cutting(tokenizer), longest, decoder)
         if key not in self._encoded:
             rows, reader, words = getattr(self, split), READERS[self.task.name], self.words

@@ -165,7 +165,7 @@ class Lesson(Objective):
 
     def _real(self, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
         """Which tokens of a layer are no padding: of the text that is read, or of the one to write."""
-        if anatomy.is_written(self.facts, layer):
+        if anatomy.is_written(self.facts, layer) and "decoder_input_ids" in batch:  # else it is given what is read
             return batch["labels"] != NO_TARGET
         return batch["attention_mask"]
 

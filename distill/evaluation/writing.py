@@ -25,7 +25,7 @@ def agreements(
 
     Where texts are what is scored, the share of test texts that are the same to the letter. A decoder goes on from the
     beginning of up to 64 test rows, greedily; the share of tokens that are the same, place by place. None of one that
-    cuts the test texts otherwise, and so goes on from others.
+    cuts the test texts otherwise, and so goes on from others, nor where no row is as long as `timing.tokens`.
     """
     if task.generates:
         return [float((one.predictions == qualities[0].predictions).mean()) for one in qualities]
@@ -38,7 +38,7 @@ def agreements(
             continue
         written = _go_on(engine, rows, words, timing)
         first = written if first is None else first
-        found.append(float((written == first).mean()) if written.size else 1.0)
+        found.append(float((written == first).mean()) if written.size else None)
     return found
 
 
@@ -50,7 +50,7 @@ def _go_on(engine: Engine, encoded: Encoded, words: settings.Generation, timing:
         ids = np.stack([encoded.tokens[row][: timing.tokens] for row in long[start : start + _AT_ONCE]])
         batch = {"input_ids": ids.astype(np.int64), "attention_mask": np.ones(ids.shape, dtype=np.int64)}
         found += engine.generate(batch, words, forced=timing.new_tokens)
-    ids = np.array(found, dtype=np.int64).reshape(len(long), -1)
+    ids = np.array(found, dtype=np.int64).reshape(len(long), timing.new_tokens)
     names = encoded.tokenizer.convert_ids_to_tokens(ids.ravel().tolist())
     return np.array([str(name) for name in names]).reshape(ids.shape)
 

@@ -1,17 +1,19 @@
-"""What a checkpoint's generation config says of single tokens: which begin and end a text, and which never come.
+"""What a checkpoint's generation config says of tokens: which begin and end a text, which never come, and which not
+again or not yet.
 
 The same holds for torch (`for_transformers`) and for graphs (`apply`), in transformers' own order. Its other words, of
-lengths, repetition and drawing at random, don't count: `settings.Generation` says how text is written.
+the longest text, beams and drawing at random, don't count: `settings.Generation` says how text is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from distill import safety
 from distill.recipe import settings
@@ -34,11 +36,14 @@ class Rules:
     banned: tuple[tuple[int, ...], ...] = ()  # tokens in a row that never come
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
+    once: int = 0  # so many tokens in a row never come a second time
+    repetition: float = 1.0  # what makes a token that was there already less likely (Keskar et al. 2019)
+    least: int = 0  # tokens of a whole text before which nothing ends it
+    least_new: int = 0  # the same of those that are written
 
     def endless(self) -> Rules:
         """The same for a text of a length that is given: nothing ends it."""
-        told = {name: getattr(self, name) for name in ("start", "ends", "pad", "forced_first", "banned")}
-        return Rules(**told, suppressed=(*self.suppressed, *self.ends), suppressed_first=self.suppressed_first)
+        return replace(self, forced_last=(), suppressed=(*self.suppressed, *self.ends), least=0, least_new=0)
 
     def apply(self, scores: np.ndarray, texts: np.ndarray, before: int, longest: int) -> np.ndarray:
         """Scores (rows, vocabulary) of each token to come after texts (rows, length), with what may not come at -inf.
@@ -46,9 +51,22 @@ class Rules:
         `before` tokens were there at first; a text is over with `longest`.
         """
         scores, length = scores.copy(), texts.shape[1]
+        if self.repetition != 1:
+            there = np.take_along_axis(scores, texts, axis=1)
+            there = np.where(there < 0, there * self.repetition, there / self.repetition)
+            given = scores[:, self.pad].copy() if self.pad is not None else None
+            np.put_along_axis(scores, texts, there.astype(scores.dtype), axis=1)
+            if given is not None:  # padding was not there
+                scores[:, self.pad] = given
+        if 0 < self.once <= length:
+            runs = sliding_window_view(texts, self.once, axis=1)  # (rows, places, tokens in a row)
+            again = (runs[..., :-1] == texts[:, None, length - self.once + 1 :]).all(-1)
+            scores[np.nonzero(again)[0], runs[..., -1][again]] = _NEVER
         for *head, token in self.banned:
             if len(head) <= length:
                 scores[(texts[:, length - len(head) :] == head).all(1), token] = _NEVER
+        if length < self.least or length - before < self.least_new:
+            scores[:, _known(self.ends, scores)] = _NEVER
         if self.forced_first is not None and length == 1:
             scores = _only(scores, (self.forced_first,))
         if self.forced_last and length == longest - 1:
@@ -71,6 +89,9 @@ class Rules:
             "bad_words_ids": [list(row) for row in self.banned] or None,
             "suppress_tokens": list(self.suppressed) or None,
             "begin_suppress_tokens": list(self.suppressed_first) or None,
+            "no_repeat_ngram_size": self.once or None,
+            "repetition_penalty": self.repetition if self.repetition != 1 else None,
+            "min_length": self.least or None, "min_new_tokens": self.least_new or None,
         }  # fmt: skip
 
 
@@ -99,6 +120,10 @@ def rules_of(config: Mapping[str, Any]) -> Rules:
         banned=tuple(row for row in banned if row not in {(end,) for end in ends}),
         suppressed=_ids(config.get("suppress_tokens")),
         suppressed_first=_ids(config.get("begin_suppress_tokens")),
+        once=int(config.get("no_repeat_ngram_size") or 0),
+        repetition=float(config.get("repetition_penalty") or 1),
+        least=int(config.get("min_length") or 0),
+        least_new=int(config.get("min_new_tokens") or 0),
     )
 
 

@@ -17,6 +17,7 @@ from distill import checkpoint as checkpoints
 from distill import distillation, processes, pruning, quantization, student, surgery
 from distill.augmentation import augment, load_masked_lm, write_copies
 from distill.checkpoint import Checkpoint
+from distill.data import Splits
 from distill.energy import Meter
 from distill.ensemble import Ensemble
 from distill.evaluation import Quality, Subject, score, score_together
@@ -41,6 +42,7 @@ _VERSIONS = {
     "signals": 1,
     "augment": 1,
 }
+_TURN = 1_000_003  # between the seeds of a chain's trainings; far from those that a recipe gives its students
 log = logging.getLogger(__name__)
 Tell = Callable[[str, Mapping[str, float]], None]
 
@@ -96,9 +98,10 @@ class Bench:
         start_bytes: Mapping[str, Any], teacher: Guide | None = None,
     ) -> Piece:  # fmt: skip
         """A checkpoint trained from `start`; imitating a teacher where there is one."""
-        kind = "distill" if teacher else "finetune"
+        kind, data = "distill" if teacher else "finetune", self._in_turn(name)
         facts = self.facts(
             kind,
+            data=data.facts,
             start=start_bytes,
             teacher=teacher and teacher.facts,
             settings=said(words),
@@ -110,7 +113,7 @@ class Bench:
         def make(files: Path, workshop: Path) -> dict[str, Any]:
             watch = Watch(name, workshop, lambda told: self.tell(name, told))
             before = len(self.meter.records)
-            given = {"data": self.plan.data, "teacher": teacher and teacher.ensemble, "watch": watch}
+            given = {"data": data, "teacher": teacher and teacher.ensemble, "watch": watch}
             with self.meter.measure(name), helping.all_hands(start, words, **given):
                 keep = self._kept(teacher) if teacher else []
                 made = helping.train(start, words, **given, keep=keep)
@@ -118,6 +121,15 @@ class Bench:
             return {"training": watch.log.as_dict(), "energy": self.meter.records[before:], **_where()}
 
         return self.store.piece(kind, facts, make, link)
+
+    def _in_turn(self, title: str) -> Splits:
+        """The data as a training of the chain reads it: each one behind the first with a seed of its own, so that a
+        part of an epoch is another part each time. A teacher's title begins with no number.
+        """
+        place = title.rpartition("/")[2].partition("-")[0]
+        before = self.plan.recipe.steps[: int(place) - 1] if place.isdecimal() else []
+        turn = sum(step.kind in ("distill", "finetune") for step in before)
+        return replace(self.plan.data, seed=self.plan.data.seed + turn * _TURN) if turn else self.plan.data
 
     def _more(self, kind: str) -> dict[str, Any]:
         """The rows beside the training split, which distillation alone is shown."""
@@ -190,8 +202,14 @@ class Bench:
         facts = self.facts("prune", start=start_bytes, settings=said(words))
 
         def make(files: Path, _: Path) -> dict[str, Any]:
-            pruning.prune(start, words, data=self.plan.data).save(files)
-            return _where()
+            lines: list[str] = []
+
+            def tell(line: str) -> None:
+                log.info("%s", line)
+                lines.append(line)
+
+            pruning.prune(start, words, data=self.plan.data, tell=tell).save(files)
+            return {"notes": lines, **_where()}
 
         return self.store.piece("prune", facts, make, link)
 

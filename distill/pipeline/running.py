@@ -255,6 +255,7 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
     aside |= {going.together.name: going.together.quality.predictions} if going.together else {}
     save_predictions(going.folder, going.subjects, going.qualities, labels, aside)
     trained = {title: piece for title, piece in going.pieces.items() if "training" in piece.told}
+    told = [f"{title}: {note}" for title, piece in going.pieces.items() for note in piece.told.get("notes", ())]
     return Report(
         name,
         plan.recipe,
@@ -264,7 +265,7 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
         going.seconds,
         judged,
         parity,
-        plan.notes + plan.data.notes + note_of_tokens(going.subjects, plan.data) + going.notes,
+        plan.notes + plan.data.notes + note_of_tokens(going.subjects, plan.data) + going.notes + told,
         describe_teacher(plan, going.solo),
         [describe_step(title, piece) for title, piece in (going.pieces | going.aside).items()],
         describe_energy(plan.recipe, trained, ledger, going.bench.meter),

@@ -184,7 +184,7 @@ def check_length(plan: Plan) -> None:
         asked = {"timing.tokens": recipe.timing.tokens}
         if TASKS[recipe.task].generates:
             asked["data.target_length"] = recipe.data.target_length
-            asked["generation.max_new_tokens"] = recipe.generation and recipe.generation.max_new_tokens
+            asked["generation.max_new_tokens"] = (recipe.generation or settings.Generation()).max_new_tokens
         if who == "student":
             targets = [(place, step.prune.to) for place, step in enumerate(recipe.steps) if step.prune is not None]
             asked |= {f"steps.{place}.prune.to.tokens": to.tokens for place, to in targets if to is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +29,22 @@ from distill.recipe import settings
 from distill.signals import read, tensors
 
 log = logging.getLogger(__name__)
+Tell = Callable[[str], None]
 _RELOADED = 1e-6
 _PADDED = 1e-4  # largest difference of logits, as a share of their largest value (at least 1)
 
 
-def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock: Clock | None = None) -> Checkpoint:
+def prune(
+    checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock: Clock | None = None, tell: Tell = log.info
+) -> Checkpoint:
     """A checkpoint without its least important layers, heads, neurons, hidden dimensions and tokens, its token table
     factorised.
 
     The one given stays as it was. Importance is measured on training texts alone, a target in latency by `clock`: this
     machine's engine when not said. In the end the result is saved, loaded again, and padded for stock transformers, and
     must answer alike each time. Raises CheckpointError for a family that can't do it, when everything would go, or for
-    a target that can't be reached.
+    a target that can't be reached. `tell` is given a sentence on each of: what the tokens kept cover, how much of the
+    table its rank holds, and what a target came to.
     """
     if words.gradually is not None:
         raise CheckpointError("prune.gradually: a recipe's word for several steps; carry out words.rounds() in turn")
@@ -55,23 +59,23 @@ def prune(checkpoint: Checkpoint, words: settings.Prune, *, data: Splits, clock:
         pruned = _without_layers(pruned, words.layers, data, rows)
     if words.vocabulary is not None:
         pruned, told = trim(pruned, words.vocabulary, data)
-        log.info("vocabulary: %s", told)
+        tell(f"vocabulary: {told}")
         rows = _sample(pruned, data, words.examples)  # blocks may be other ones now
     if words.hidden_size is not None:
         pruned = without_dims(pruned, words, data, rows)
     if words.embeddings is not None:  # of the tokens and dimensions that are left, before what is refitted
         pruned, told = narrow(pruned, words.embeddings, data)
-        log.info("embeddings: %s", told)
+        tell(f"embeddings: {told}")
     whats = [what for what in ("heads", "neurons") if getattr(words, what) is not None]
     if words.to is not None:
-        pruned = to_target(pruned, checkpoint, words, data, rows, clock)
+        pruned = to_target(pruned, checkpoint, words, data, rows, clock, tell)
     elif whats:
         pruned = _without_units(pruned, whats, words, data, rows)
     _check(pruned, data, rows)
     shape = surgery.shape_of(pruned.model)
     log.info(
-        "pruned: %d layers, heads %s, neurons %s; %.2f of %.2f M parameters", len(shape.neurons), _told(shape.heads),
-        _told(shape.neurons), pruned.parameters / 1e6, checkpoint.parameters / 1e6,
+        "pruned: %d layers, heads %s, neurons %s; %.2f of %.2f M parameters", len(surgery.layers_of(pruned.model)),
+        _told(shape.heads), _told(shape.neurons), pruned.parameters / 1e6, checkpoint.parameters / 1e6,
     )  # fmt: skip
     return pruned
 
@@ -146,4 +150,6 @@ def _check(pruned: Checkpoint, data: Splits, rows: Sequence[int]) -> None:
 
 
 def _told(counts: Sequence[int]) -> str:
+    if not counts:
+        return "as they were"
     return f"{counts[0]} a layer" if len(set(counts)) == 1 else ", ".join(map(str, counts))

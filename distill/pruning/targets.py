@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,26 @@ _WASTE = 0.03  # a measured latency this far below the target has given away mor
 
 
 def to_target(
-    now: Checkpoint, whole: Checkpoint, words: settings.Prune, data: Splits, rows: Sequence[int], clock: Clock | None
-) -> Checkpoint:
+    now: Checkpoint, whole: Checkpoint, words: settings.Prune, data: Splits, rows: Sequence[int], clock: Clock | None,
+    tell: Callable[[str], None],
+) -> Checkpoint:  # fmt: skip
     """`now` (which may lack layers and tokens already) without the heads and neurons that the target leaves no room
-    for; the target is a share of what `whole` has. Raises CheckpointError when it can't be reached.
+    for; the target is a share of what `whole` has, and what came of it is told. Raises CheckpointError when it can't be
+    reached.
     """
     with tempfile.TemporaryDirectory(prefix="distill-latency-") as scratch:
-        return _chosen(now, whole, words, data, rows, clock or MachineClock(words.to, data, Path(scratch)))
+        found, pruned = _chosen(now, whole, words, data, rows, clock or MachineClock(words.to, data, Path(scratch)))
+    measured = "measured on ONNX Runtime here" if words.to.word == "latency" else "counted"
+    tell(f"{words.to.word}: {found:.3f} of what it was, {measured} ({words.to.share:g} asked for)")
+    return pruned
 
 
 def _chosen(
     now: Checkpoint, whole: Checkpoint, words: settings.Prune, data: Splits, rows: Sequence[int], clock: Clock
-) -> Checkpoint:
-    """Chosen, measured, and chosen again where the measure is not what was promised; then refitted."""
+) -> tuple[float, Checkpoint]:
+    """The share that is left, and what has it: chosen, measured, and chosen again where the measure is not what was
+    promised; then refitted.
+    """
     target, whats = words.to, kinds(now.model.config.to_dict())
     if any(site.shared_heads is not None for site in sites_of(now.model, whats)):
         whats = ["neurons"]  # heads that share a table of position biases go in all layers or none: a share says that
@@ -91,7 +98,7 @@ def _chosen(
         )
     if words.reconstruct:
         refit(best[1], now, whats, data, rows)
-    return best[1]
+    return best
 
 
 def _going(

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill import anatomy
 from distill.checkpoint import marian
+from distill.data.encoding import NO_LIMIT, UNLIMITED
 from distill.data.readers import Cutter
 from distill.data.windows import shared_tokens
 from distill.engines import files_of
@@ -15,7 +16,6 @@ from distill.errors import CheckpointError
 from distill.safety import check_size, read_json
 from distill.tasks import kind_of
 
-NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
 _VOCABULARIES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
     "sentencepiece.bpe.model", "target_tokenizer.json",
@@ -38,7 +38,7 @@ def longest(config: dict[str, Any], words: dict[str, Any], asked: int | None = N
     """Tokens a text is cut to: the least of the model's positions, the tokenizer's limit and what was asked for."""
     limits = [anatomy.size(config, "positions"), words.get("model_max_length"), asked]
     numbers = [limit for limit in limits if isinstance(limit, int | float) and 0 < limit < NO_LIMIT]
-    return int(min(numbers, default=512))
+    return int(min(numbers, default=UNLIMITED))
 
 
 def padding(words: dict[str, Any]) -> tuple[str, str, str]:

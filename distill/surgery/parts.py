@@ -85,8 +85,12 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def attentions_of(model: PreTrainedModel) -> list[Part]:
-    """The heads of every attention in the order in which they are passed: a decoder's layer has two, self and cross."""
+    """The heads of every attention in the order in which they are passed: a decoder's layer has two, self and cross.
+    None of a family whose heads can't go.
+    """
     facts = model.config.to_dict()
+    if anatomy.refuse(facts, "heads"):
+        return []
     family, found, place = anatomy.family_of(facts), [], 0
     for number, (stack, layers) in enumerate(zip(family.stacks, stacks_of(model), strict=True)):
         width, group = anatomy.head_width(facts, number), anatomy.heads_a_group(facts, number)
@@ -106,8 +110,11 @@ def attentions_of(model: PreTrainedModel) -> list[Part]:
 
 
 def neurons_of(model: PreTrainedModel) -> list[Part]:
-    """The neurons of every layer."""
-    family, found, place = anatomy.family_of(model.config.to_dict()), [], 0
+    """The neurons of every layer; none of a family whose neurons can't go."""
+    facts = model.config.to_dict()
+    if anatomy.refuse(facts, "neurons"):
+        return []
+    family, found, place = anatomy.family_of(facts), [], 0
     for number, (stack, layers) in enumerate(zip(family.stacks, stacks_of(model), strict=True)):
         for layer in layers:
             there = [module for path in stack.layer.up if (module := _there(layer, path)) is not None]
