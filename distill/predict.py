@@ -26,7 +26,7 @@ class Predictor:
     says. It may be asked from many threads at once: nothing of it changes after it was made.
     """
 
-    def __init__(self, folder: Path | str, format: manifests.Format | None = None) -> None:  # noqa: A002
+    def __init__(self, folder: Path | str, format: manifests.Format | None = None) -> None:  # noqa: A002 - users' word
         """Opens a folder. Raises CheckpointError when it holds nothing that answers, or not in that format."""
         self.folder = result_of(Path(folder).expanduser(), format)
         self.config = checkpoints.read_config(self.folder)

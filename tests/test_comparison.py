@@ -226,7 +226,7 @@ class Api:
 
     folder: Path
     error: Exception | None = None
-    asked: list[str] = []  # noqa: RUF012
+    asked: list[str] = []  # noqa: RUF012 - all of its objects share it, as tests look there
 
     def __init__(self, timeout: int) -> None:
         assert timeout <= 60

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tiny_models import same, weights
 
-from distill import Checkpoint, Finetune, cut
-from distill.distillation import Lesson, finetune
+from distill import Checkpoint, Distill, Finetune, cut
+from distill.distillation import Lesson, distill, finetune
 from distill.engines import Torch, answer_all
 from distill.recipe import settings
-from distill.training import TrainingLog, Watch, fit
+from distill.training import TrainingLog, Watch, fit, trainer
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}
 
@@ -79,6 +79,27 @@ def test_a_training_takes_as_many_steps_as_it_was_told(bert, data, words, steps)
     assert watch.log.records[-1]["step"] == steps
     assert watch.log.epochs
     assert watch.log.samples_per_second > 0
+
+
+@pytest.mark.parametrize("step", ["finetune", "distill"])
+def test_each_training_of_a_chain_draws_its_batches_anew(bert, data, step, monkeypatch):
+    drawn: list[list[int]] = []
+    collate = trainer.collate
+
+    def watched(encoded, rows, *more):
+        drawn.append(list(rows))
+        return collate(encoded, rows, *more)
+
+    monkeypatch.setattr(trainer, "collate", watched)
+    words, first = {**FAST, "max_steps": 1, "batch_size": 8}, []
+    for turn in (0, 1, 1):
+        drawn.clear()
+        if step == "finetune":
+            finetune(bert, Finetune(**words), data=data, turn=turn)
+        else:
+            distill(cut(bert, 1), Distill(**words), data=data, teacher=bert, turn=turn)
+        first.append(drawn[0])
+    assert first[0] != first[1] == first[2]
 
 
 # ------------------------------------------------------------------------------------- going on

@@ -14,7 +14,7 @@ import distill.gguf as files
 from distill import card, checkpoint, packages, teacher
 from distill.errors import CheckpointError
 
-gguf = pytest.importorskip("gguf")
+gguf = pytest.importorskip("gguf", reason="an extra of its own: the reader of such files")
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 TOKENS = ["<|endoftext|>", "<s>", "</s>", "Ġ", "Ċ", *LETTERS, *"0123456789", "ĠĠ", "Ġa", "an", "Ġan", "12"]
 MERGES = ["Ġ Ġ", "Ġ a", "a n", "Ġa n", "1 2"]

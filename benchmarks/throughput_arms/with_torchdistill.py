@@ -16,7 +16,7 @@ import transformers
 from arm import Plan, Texts, carry_out, model
 
 try:
-    import torchvision  # noqa: F401
+    import torchvision  # noqa: F401 - torchdistill imports it; whether it can be is found out here
 except RuntimeError:  # PyPI's is built for CUDA: beside a torch without it, its operators can't be loaded
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

@@ -34,8 +34,7 @@ def tokenizers_of(folder: Path) -> tuple[Tokenizer, Tokenizer]:
     MarianTokenizer has one unknown token for all. Raises CheckpointError for files of another kind.
     """
     ids = _vocabulary(folder)
-    words = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    if words.get("separate_vocabs"):
+    if _words(folder).get("separate_vocabs"):
         raise CheckpointError(
             f"{folder}: texts that are read and that are written have a vocabulary each (separate_vocabs), which "
             "no tokenizer.json holds; take a checkpoint with one vocabulary"
@@ -45,8 +44,7 @@ def tokenizers_of(folder: Path) -> tuple[Tokenizer, Tokenizer]:
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """What a tokenizer_config.json beside the tokenizer.json made of them says."""
-    path = folder / "tokenizer_config.json"
-    words = read_json(path) if path.is_file() else {}
+    words = _words(folder)
     kept = {word: words[word] for word in ("model_max_length", "source_lang", "target_lang") if words.get(word)}
     return {
         "model_max_length": 512,
@@ -55,6 +53,14 @@ def settings_of(folder: Path) -> dict[str, Any]:
         "eos_token": _END, "unk_token": _UNKNOWN, "pad_token": _PAD,
         "model_input_names": ["input_ids", "attention_mask"],
     }  # fmt: skip
+
+
+def _words(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    words = read_json(path) if path.is_file() else {}
+    if not isinstance(words, dict):
+        raise CheckpointError(f"{path}: not the settings of a tokenizer")
+    return words
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:

@@ -104,7 +104,7 @@ class Growing:
     def _spill(self) -> None:
         with _room():
             if self.file is None:
-                self.file = tempfile.TemporaryFile()  # noqa: SIM115
+                self.file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the array that is mapped on it
             for part in self.parts:
                 part.tofile(self.file)
             self.file.flush()

@@ -272,7 +272,7 @@ def cut(tokenizer: PreTrainedTokenizerBase, *texts: Any, **how: Any) -> BatchEnc
     """What a tokenizer makes of some texts. Raises CheckpointError where its Rust code gives up."""
     try:
         return tokenizer(*texts, **how)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # what Rust's code throws is no Exception
+    except BaseException as error:  # what Rust's code throws is no Exception
+        if type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(f"the tokenizer gives up on a text: {error}") from None

@@ -32,6 +32,7 @@ from distill.saved_signals import Keep
 from distill.training import Watch, choose_dtype, fit
 
 log = logging.getLogger(__name__)
+_TURN = 1_000_003  # between the seeds of a chain's trainings; far from those that a recipe gives its students
 
 
 def finetune(
@@ -40,17 +41,19 @@ def finetune(
     *,
     data: Splits,
     watch: Watch | None = None,
+    turn: int = 0,
 ) -> Checkpoint:
     """A checkpoint trained on the labels of the training split, at its best epoch on validation.
 
-    The checkpoint given stays as it was; `watch` follows the training and holds its log in the end. Raises
-    TrainingError, and MachineError where there is no compiler and one is wanted.
+    The checkpoint given stays as it was; `watch` follows the training and holds its log in the end. `turn` counts the
+    trainings that went before: each draws its batches anew, so that a part of an epoch is another part each time.
+    Raises TrainingError, and MachineError where there is no compiler and one is wanted.
     """
     require_compiler(words.compile)
     checkpoint = checkpoint.copy()
     checkpoint.model.requires_grad_(True)
     objective = Lesson(checkpoint.model, data.task, settings.Imitate(labels=settings.Term(weight=1.0)))
-    return _train(checkpoint, objective, words, data, None, watch or Watch("finetune"))
+    return _train(checkpoint, objective, words, data, None, watch or Watch("finetune"), turn)
 
 
 def distill(
@@ -61,13 +64,15 @@ def distill(
     teacher: Checkpoint | Ensemble,
     watch: Watch | None = None,
     keep: Sequence[Keep | None] = (),
+    turn: int = 0,
 ) -> Checkpoint:
     """A student trained to imitate its teacher, or several as one, on the training split, and on the extra rows that
     the teacher labels, at its best epoch on validation.
 
     The student given stays as it was; projections that bridge different widths, and learned layer maps, are trained
     beside it and left behind.
-    `watch` follows the training and holds its log in the end; `keep` keeps what each teacher says for the next one.
+    `watch` follows the training and holds its log in the end; `keep` keeps what each teacher says for the next one,
+    of which `turn` is the number, as in `finetune`.
     Raises CheckpointError where they don't fit, TrainingError, and MachineError where a compiler is wanted and there is
     none.
     """
@@ -86,7 +91,7 @@ def distill(
         heads = relation_heads(imitate.relations, student, first, pairs, data)
         imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
     widths = (student.model.config.hidden_size, first.model.config.hidden_size)
-    torch.manual_seed(data.seed)  # of the projections; the loop seeds itself
+    torch.manual_seed(data.seed + turn * _TURN)  # of the projections; the loop seeds itself
     configs = student.model.config.to_dict(), first.model.config.to_dict()
     objective = Lesson(
         student.model, data.task, imitate, temperature=words.temperature, pairs=pairs,
@@ -99,7 +104,7 @@ def distill(
         for one in guide.teachers:
             stack.enter_context(compiled(one.model, words.compile))
         source, rows = ask(guide, student, words, data, objective, scratch, keep)
-        trained = _train(student, objective, words, data, source, watch, rows)
+        trained = _train(student, objective, words, data, source, watch, turn, rows)
     watch.log.signals = getattr(source, "told", None) or None
     if objective.maps:
         watch.log.layer_maps = processes.once(lambda: told(objective.maps, *configs, watch.log.step))
@@ -158,7 +163,7 @@ def _scratch(watch: Watch) -> Iterator[Path]:
 
 def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
-    watch: Watch, rows: Encoded | None = None,
+    watch: Watch, turn: int, rows: Encoded | None = None,
 ) -> Checkpoint:  # fmt: skip
     model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
     engine = Torch(model, choose_dtype(words.dtype))
@@ -171,7 +176,8 @@ def _train(
 
     fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, lower=task.lower or task.generates, seed=data.seed, watch=watch,
+        answer=source.signals if source else None, lower=task.lower or task.generates,
+        seed=data.seed + turn * _TURN, watch=watch,
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)

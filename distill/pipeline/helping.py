@@ -40,21 +40,22 @@ class _Order:
     weights: tuple[float, ...]
     title: str
     workshop: Path
+    turn: int
 
 
 def train(
-    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch,
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch, turn: int,
     keep: Sequence[Keep],
 ) -> Checkpoint:  # fmt: skip
     """The one way in which all processes train: `finetune`, or `distill` where there is a teacher."""
     if isinstance(words, settings.Distill):
-        return distillation.distill(start, words, data=data, teacher=teacher, watch=watch, keep=keep)
-    return distillation.finetune(start, words, data=data, watch=watch)
+        return distillation.distill(start, words, data=data, teacher=teacher, watch=watch, keep=keep, turn=turn)
+    return distillation.finetune(start, words, data=data, watch=watch, turn=turn)
 
 
 @contextlib.contextmanager
 def all_hands(
-    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch
+    start: Checkpoint, words: settings.Training, *, data: Splits, teacher: Ensemble | None, watch: Watch, turn: int
 ) -> Iterator[None]:
     """Has the other processes, where there are any, take part in the training that the block carries out."""
     global _out_of_step
@@ -66,7 +67,7 @@ def all_hands(
     several = enumerate(teacher.teachers, start=1) if teacher is not None else ()
     folders = [one.save(handed / f"teacher-{number}") for number, one in several]
     weights = teacher.weights if teacher is not None else ()
-    order = _Order(words, data, start.save(handed / "start"), folders, weights, watch.title, watch.folder)
+    order = _Order(words, data, start.save(handed / "start"), folders, weights, watch.title, watch.folder, turn)
     processes.once(lambda: order)
     try:
         yield
@@ -97,7 +98,7 @@ def _take_part(order: _Order) -> None:
     teacher = Ensemble(teachers, order.weights) if teachers else None
     watch = Watch(order.title, order.workshop)
     try:
-        train(start, order.words, data=order.data, teacher=teacher, watch=watch, keep=[])
+        train(start, order.words, data=order.data, teacher=teacher, watch=watch, turn=order.turn, keep=[])
     except TrainingError:
         raise
     except DistillError as error:  # the leader has met the same, and tells it

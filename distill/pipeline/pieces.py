@@ -17,7 +17,6 @@ from distill import checkpoint as checkpoints
 from distill import distillation, processes, pruning, quantization, student, surgery
 from distill.augmentation import augment, load_masked_lm, write_copies
 from distill.checkpoint import Checkpoint
-from distill.data import Splits
 from distill.energy import Meter
 from distill.ensemble import Ensemble
 from distill.evaluation import Quality, Subject, score, score_together
@@ -42,7 +41,6 @@ _VERSIONS = {
     "signals": 1,
     "augment": 1,
 }
-_TURN = 1_000_003  # between the seeds of a chain's trainings; far from those that a recipe gives its students
 log = logging.getLogger(__name__)
 Tell = Callable[[str, Mapping[str, float]], None]
 
@@ -98,22 +96,22 @@ class Bench:
         start_bytes: Mapping[str, Any], teacher: Guide | None = None,
     ) -> Piece:  # fmt: skip
         """A checkpoint trained from `start`; imitating a teacher where there is one."""
-        kind, data = "distill" if teacher else "finetune", self._in_turn(name)
+        kind, turn = "distill" if teacher else "finetune", self._turn(name)
         facts = self.facts(
             kind,
-            data=data.facts,
             start=start_bytes,
             teacher=teacher and teacher.facts,
             settings=said(words),
             dtype=str(choose_dtype(words.dtype)),
             processes=processes.number(),
             **self._more(kind),
+            **({"turn": turn} if turn else {}),
         )
 
         def make(files: Path, workshop: Path) -> dict[str, Any]:
             watch = Watch(name, workshop, lambda told: self.tell(name, told))
             before = len(self.meter.records)
-            given = {"data": data, "teacher": teacher and teacher.ensemble, "watch": watch}
+            given = {"data": self.plan.data, "teacher": teacher and teacher.ensemble, "watch": watch, "turn": turn}
             with self.meter.measure(name), helping.all_hands(start, words, **given):
                 keep = self._kept(teacher) if teacher else []
                 made = helping.train(start, words, **given, keep=keep)
@@ -122,14 +120,11 @@ class Bench:
 
         return self.store.piece(kind, facts, make, link)
 
-    def _in_turn(self, title: str) -> Splits:
-        """The data as a training of the chain reads it: each one behind the first with a seed of its own, so that a
-        part of an epoch is another part each time. A teacher's title begins with no number.
-        """
+    def _turn(self, title: str) -> int:
+        """How many trainings of the chain went before the one of a title; none before a teacher's."""
         place = title.rpartition("/")[2].partition("-")[0]
         before = self.plan.recipe.steps[: int(place) - 1] if place.isdecimal() else []
-        turn = sum(step.kind in ("distill", "finetune") for step in before)
-        return replace(self.plan.data, seed=self.plan.data.seed + turn * _TURN) if turn else self.plan.data
+        return sum(step.kind in ("distill", "finetune") for step in before)
 
     def _more(self, kind: str) -> dict[str, Any]:
         """The rows beside the training split, which distillation alone is shown."""

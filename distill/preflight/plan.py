@@ -127,23 +127,18 @@ def _note_idle_words(plan: Plan) -> None:
         if teacher.words.finetune is not None and teacher.words.finetune.simulate is not None:
             where = f"{teacher.where}.finetune.simulate"
             plan.notes.append(f"{where} does nothing for the result: the teacher is not quantized")
+    last = len(plan.recipe.steps) - 1
+    small = plan.recipe.steps[last].quantize  # which comes last
+    if small is not None and "calibration" in small.model_fields_set and not small.is_static:
+        plan.notes.append(f"steps.{last}.quantize.calibration does nothing here: no range is measured")
     for position, step in enumerate(plan.recipe.steps):
-        if (
-            step.quantize is not None
-            and "calibration" in step.quantize.model_fields_set
-            and not step.quantize.is_static
-        ):
-            plan.notes.append(f"steps.{position}.quantize.calibration does nothing here: no range is measured")
         training = step.distill or step.finetune
-        if training is not None and training.simulate is not None and plan.recipe.steps[-1].kind != "quantize":
-            plan.notes.append(f"steps.{position}.{step.kind}.simulate does nothing here: no `quantize` follows")
-        elif (
-            training is not None and training.simulate is not None and plan.recipe.steps[-1].quantize.weights != "int8"
-        ):
-            plan.notes.append(
-                f"steps.{position}.{step.kind}.simulate rounds weights to 8 bits, but `quantize` will give them "
-                f"{plan.recipe.steps[-1].quantize.weights}"
-            )
+        if training is not None and training.simulate is not None:
+            where = f"steps.{position}.{step.kind}.simulate"
+            if small is None:
+                plan.notes.append(f"{where} does nothing here: no `quantize` follows")
+            elif small.weights != "int8":
+                plan.notes.append(f"{where} rounds weights to 8 bits, but `quantize` will give them {small.weights}")
         if step.distill is None:
             continue
         logits, where = step.distill.imitate.logits, f"steps.{position}.distill"
