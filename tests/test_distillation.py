@@ -16,14 +16,13 @@ from transformers import AutoModelForSequenceClassification
 
 from distill import Distill, Finetune, cut, student, teacher
 from distill.checkpoint import Checkpoint
-from distill.data import Ragged, TokenBatches, collate
+from distill.data import TokenBatches, collate
 from distill.distillation import Lesson, distill, finetune
 from distill.distillation.comparing import compare, entropy_of
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
 from distill.losses import LOSSES
 from distill.recipe import settings
-from distill.saved_signals import Saved, distinct
 from distill.signals import Signals, Wanted, read, tensors
 from distill.tasks import TextClassification, TokenClassification
 from distill.training import TrainingLog, Watch, choose_dtype, fit
@@ -172,62 +171,7 @@ def test_equal_widths_need_no_projection(bert, data):
     assert len(lesson.projections) == 0
 
 
-# ------------------------------------------------------------------------------------- the teacher's signals
-
-
-def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_path):
-    encoded = bert.encode(data, "train")
-    given = {"dtype": torch.float32, "scratch": tmp_path}
-    saved = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=3, **given)
-    live = teacher.answering(bert, encoded, Wanted((0, 2, 4)), epochs=1, **given)
-    assert (type(saved), type(live)) == (Saved, teacher.Live)
-    order = np.random.default_rng(0).permutation(len(encoded)).tolist()
-    for rows in (order[:7], order[7:30], order[30:31], [5, 5, 3], list(range(60))):
-        batch = tensors(collate(encoded, rows), bert.model.device)
-        kept, fresh = saved.signals(batch), live.signals(batch)
-        real = batch["attention_mask"].bool()
-        assert torch.allclose(kept.logits, fresh.logits, atol=1e-5)
-        for layer in (0, 2, 4):
-            assert torch.allclose(kept.hidden_states[layer][real].float(), fresh.hidden_states[layer][real], rtol=2**-8)
-            assert not kept.hidden_states[layer][~real].any()
-
-
-def test_equal_inputs_are_asked_and_kept_once(bert, data, tmp_path, caplog):
-    once = bert.encode(data, "train").take(np.arange(20))
-    encoded = once.take(np.array([*range(20), 3, 3, 19]))
-    with caplog.at_level(logging.INFO):
-        saved = teacher.answering(bert, encoded, Wanted((4,)), epochs=3, dtype=torch.float32, scratch=tmp_path)
-    assert "3 of 23 texts are equal to another" in caplog.text
-    assert len(saved.files["logits.npy"]) == 20 and len(saved.files["hidden_states-4.npy"]) == int(once.offsets[-1])
-    found = saved.signals(tensors(collate(encoded, [3, 20, 21, 19, 22, 0]), bert.model.device))
-    live = read(bert.model, tensors(collate(once, [3, 3, 3, 19, 19, 0]), bert.model.device), Wanted((4,)))
-    assert torch.allclose(found.logits, live.logits, atol=1e-5)
-    assert distinct(once)[1] is None
-
-
-def test_inputs_that_differ_in_what_is_read_or_written_are_distinct(bert, data):
-    once = bert.encode(data, "train").take(np.arange(2))
-    twice = once.take(np.array([0, 0, 1]))
-    assert distinct(twice)[1].tolist() == [0, 0, 1]
-    types = twice.types.copy()
-    types[0] = 1
-    assert distinct(replace(twice, types=types))[1] is None
-    targets = Ragged.of([[5, 3], [6, 3], [5, 3]])
-    assert distinct(replace(twice, targets=targets))[1] is not None
-    assert distinct(replace(twice, targets=targets, decoder_start=0))[1] is None
-
-
-def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):
-    given = {"epochs": 1, "dtype": torch.float32, "scratch": tmp_path}
-    assert isinstance(teacher.answering(bert, bert.encode(data, "train"), Wanted(), **given), Saved)
-
-
-def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher, "SAVED_AT_MOST", 1000)
-    given = {"epochs": 5, "dtype": torch.float32, "scratch": tmp_path}
-    encoded = bert.encode(data, "train")
-    assert isinstance(teacher.answering(bert, encoded, Wanted((1,)), **given), teacher.Live)
-    assert isinstance(teacher.answering(bert, encoded, Wanted(), **given), Saved)
+# ------------------------------------------------------------------------------------- saved or live
 
 
 def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):
