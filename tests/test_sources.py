@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 from conftest import rows, write_csv
 from datasets import ClassLabel, Dataset, Features, Value
 from tables import ROWS, TEXTS, every_row, named, read
 
 from distill import Data, load_data
+from distill.data import sources
 from distill.errors import DataError
 from distill.recipe import Source
 
@@ -209,6 +211,29 @@ def test_a_hub_data_set_is_asked_for_by_id_config_revision_and_split(monkeypatch
     assert asked == [("org/topics", "small", "train", "abc123"), ("org/topics", "small", "held_out", "abc123")]
     assert data.task.labels == ("film", "money", "sport")
     assert len(data.test) == 60
+
+
+def test_of_a_hub_data_set_only_the_first_rows_are_streamed_and_kept(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = [json.dumps({"text": text, "label": label}) for text, label in rows(90)]
+    (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    asked, whole = [], datasets.load_dataset_builder
+
+    def hub(name, config, *, revision):
+        asked.append((name, config, revision))
+        return whole(str(folder))
+
+    monkeypatch.setattr("datasets.load_dataset_builder", hub)
+    source = Source(hub="org/topics", revision="abc123", first=50)
+    found = sources.read(source)
+    assert asked == [("org/topics", None, "abc123")]
+    assert list(found["text"]) == [text for text, _ in rows(90)[:50]]
+    assert sources.read(source).cache_files == found.cache_files  # mapped from where they were streamed to
+    (folder / "train.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    assert sources.read(source)["text"][0] == rows(90)[-1][0]  # another state of the set is streamed anew
+    with pytest.raises(DataError, match=r"data\.source: the Hub data set org/topics can't be loaded: .*nowhere"):
+        sources.read_split("nowhere", source, None, "data.source")
 
 
 def test_a_hub_data_set_that_cannot_be_had_is_one_clear_error(monkeypatch):

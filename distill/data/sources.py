@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill import packages
 from distill.errors import DataError, DistillError
@@ -102,9 +103,29 @@ def _from_hub(source: Source, split: str, setting: str) -> Dataset:
     from datasets import load_dataset
 
     try:
+        if source.first is not None:
+            return _first_of(source, split)
         return load_dataset(source.hub, source.config, split=split, revision=source.revision)
     except Exception as error:  # the library raises a dozen kinds; each message says what failed
         raise DataError(f"{setting}: the Hub data set {source.hub} can't be loaded: {_root_cause(error)}") from error
+
+
+def _first_of(source: Source, split: str) -> Dataset:
+    """The first rows of a split, streamed into the library's cache and mapped from there; no more is downloaded.
+
+    Kept under a hash of the data set's state on the Hub: whoever asks for the same rows again, streams nothing.
+    """
+    from datasets import Dataset, load_dataset_builder
+
+    builder = load_dataset_builder(source.hub, source.config, revision=source.revision)
+    rows = builder.as_streaming_dataset(split=split).take(source.first)
+    state = "\0".join([builder.dataset_name, builder.config.name, builder.hash, split, str(source.first)])
+    mark = hashlib.sha256(state.encode()).hexdigest()
+    return Dataset.from_generator(_each, rows.features, gen_kwargs={"rows": rows}, fingerprint=mark)
+
+
+def _each(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from rows
 
 
 def _from_path(path: Path, source: Source) -> Dataset:

@@ -21,6 +21,9 @@ class Source(Settings):
     config: str | None = Field(None, description="configuration of the Hub dataset, such as `sst2` of GLUE")
     revision: str | None = Field(None, description="revision of the Hub dataset; pin it to make a run repeatable")
     split: str = Field("train", description="split of the Hub dataset to take for training")
+    first: int | None = Field(
+        None, ge=10, description="stream only so many rows of each split of the Hub dataset; the rest isn't downloaded"
+    )
     row: Literal["line", "paragraph", "file"] = Field(
         "line", description="what of a txt file is a row; a blank line parts paragraphs"
     )
@@ -51,8 +54,9 @@ class Source(Settings):
             raise ValueError("say where the data is: `path` (with `package` if a package ships it) or `hub`")
         if self.hub is not None and (self.path is not None or self.package is not None):
             raise ValueError("`hub` stands alone; `path` and `package` are for files on this machine")
-        if self.hub is None and (self.config is not None or self.revision is not None):
-            raise ValueError("`config` and `revision` belong to `hub`")
+        for word in ("config", "revision", "first"):
+            if self.hub is None and getattr(self, word) is not None:
+                raise ValueError(f"`{word}` belongs to `hub`")
         return self
 
 
