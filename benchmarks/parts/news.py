@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import Data, load_data
+from distill import checkpoint as checkpoints
 from distill.data import Splits
 from parts.bench import Bench, newest, rows_of, scores_of, write_splits
 
@@ -41,10 +42,11 @@ def make(bench: Bench) -> dict[str, Any]:
         arms = {"taught": [*taught, "quantize"], "alone": alone}
         reports = {arm: bench.carry_out(f"news-{layers}-{arm}", _recipe(data, layers, arms[arm])) for arm in arms}
         folders = {arm: newest(bench, f"news-{layers}-{arm}") for arm in arms}
-        told["tokens"] = reports["taught"]["data"]
+        told["data"] = reports["taught"]["data"]
+        told["training_tokens"] = tokens = _tokens(folders["taught"] / "teacher", data)
         told["students"][layers] = {
             "rows": {arm: rows_of(report) for arm, report in reports.items()},
-            "curve": {arm: _curve(report) for arm, report in reports.items()},
+            "curve": {arm: _curve(report, tokens) for arm, report in reports.items()},
             "elsewhere": {
                 name: {
                     "teacher": scores_of(folders["taught"] / "teacher", held),
@@ -76,12 +78,18 @@ def _other(path: Path, row: str) -> Splits:
     return load_data(Data(source=source, validation=0.1, test=0.3, limit=400, **LENGTH), task=TASK, seed=SEED)
 
 
-def _curve(report: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Perplexity, and its ratio to the teacher's, after each round."""
+def _tokens(teacher: Path, data: Mapping[str, Any]) -> int:
+    """Tokens of the training split: what an epoch is of."""
+    splits = load_data(Data(**data), task=TASK, seed=SEED)
+    return int(checkpoints.load(teacher).encode(splits, "train").lengths.sum())
+
+
+def _curve(report: Mapping[str, Any], tokens: int) -> list[dict[str, float]]:
+    """Perplexity, and its ratio to the teacher's, after each round; `tokens` are an epoch's."""
     torch_rows = [row for row in report["rows"] if row["format"] == "transformers"]
     base, *rounds = (row["score"] for row in torch_rows)
     return [
-        {"epochs": round(ROUND * number, 2), "perplexity": found, "ratio": found / base}
+        {"tokens": round(ROUND * number * tokens), "perplexity": found, "ratio": found / base}
         for number, found in enumerate(rounds, start=1)
     ]
 
