@@ -9,6 +9,7 @@ from tiny_models import texts, tiny
 from distill import export, surgery
 from distill.checkpoint import Checkpoint
 from distill.engines import Torch, files_of, open_graph
+from distill.evaluation import one_answer
 from distill.generation import OnnxGenerator
 from distill.recipe.settings import Generation
 
@@ -36,6 +37,13 @@ def written(request, tmp_path_factory) -> tuple[Torch, OnnxGenerator]:
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     return Torch(model), OnnxGenerator(folder, threads=1)
+
+
+def test_memory_is_measured_while_one_token_is_written(written, tmp_path):
+    torch_engine, graphs = written
+    torch_engine.model.save_pretrained(tmp_path)
+    one_answer.answer_with_torch(tmp_path)  # each in a process of its own where it counts
+    one_answer.answer_with_onnxruntime(graphs.folder / "model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Run as a script: loads one format of a checkpoint folder, answers one batch, prints the process's peak memory in MB.
 
-It imports what a server would import, and nothing of this package where the files do without it, so that only
-interpreter, engine and files count.
+What writes reads a prompt and writes one token. It imports what a server would import, and nothing of this package
+where the files do without it, so that only interpreter, engine and files count.
 """
 
 import json
@@ -14,7 +14,8 @@ BATCH, TOKENS = 1, 128
 def tokens_for(folder: Path) -> int:
     """TOKENS, or what a model with fewer positions takes (RoBERTa and its kin keep two to themselves)."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return min(TOKENS, config.get("max_position_embeddings", TOKENS + 2) - 2)
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or TOKENS + 2
+    return min(TOKENS, positions - 2)
 
 
 def answer_with_torch(folder: Path) -> None:
@@ -31,8 +32,10 @@ def answer_with_torch(folder: Path) -> None:
         model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True).eval()
     given = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64)
     with torch.inference_mode():
-        if model.config.is_encoder_decoder:  # one token of a text to write
-            model(input_ids=given, decoder_input_ids=given[:, :1])
+        if model.can_generate():
+            model.generate(
+                input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=1, num_beams=1, do_sample=False
+            )
         else:
             model(input_ids=given)
 
@@ -51,7 +54,13 @@ def answer_with_onnxruntime(graph: Path) -> None:
         return
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     batch = np.ones((BATCH, tokens_for(graph.parent)), dtype=np.int64)
-    session.run(None, {given.name: batch for given in session.get_inputs()})
+    feed = {given.name: batch for given in session.get_inputs()}
+    for given in session.get_inputs():
+        if given.name.startswith("past_key_values."):  # of a decoder, which has read nothing yet
+            feed[given.name] = np.zeros((BATCH, given.shape[1], 0, given.shape[3]), dtype=np.float32)
+    if any(given.name == "num_logits_to_keep" for given in session.get_overridable_initializers()):
+        feed["num_logits_to_keep"] = np.ones(1, dtype=np.int64)  # what comes next is asked of the last token alone
+    session.run(None, feed)
 
 
 def own_peak() -> float:
