@@ -33,7 +33,7 @@ def export_writer(model: PreTrainedModel, path: Path) -> Path:
 
 def _decoder(model: PreTrainedModel, path: Path) -> None:
     ids = _ids(model, _TOKENS)
-    with torch.inference_mode():
+    with torch.no_grad():  # what inference mode makes can't be traced
         past = _past(held(model(input_ids=_ids(model, _PAST), use_cache=True).past_key_values))
     layers = len(past) // 2
     given = {"input_ids": ids, "attention_mask": _ones(model, _PAST + _TOKENS)}
@@ -45,14 +45,14 @@ def _decoder(model: PreTrainedModel, path: Path) -> None:
 
 def _encoder(model: PreTrainedModel, path: Path) -> None:
     given = {"input_ids": _ids(model, _TOKENS), "attention_mask": _ones(model, _TOKENS)}
-    with torch.inference_mode():
+    with torch.no_grad():  # what inference mode makes can't be traced
         layers = len(Encoding(model)(*given.values())) // 2
     save(trace(Encoding(model), given, names(PRESENT, layers, ".encoder"), _free(given)), path)
 
 
 def _decoder_behind(model: PreTrainedModel, path: Path) -> None:
     source = {"input_ids": _ids(model, _TOKENS + 1), "attention_mask": _ones(model, _TOKENS + 1)}
-    with torch.inference_mode():
+    with torch.no_grad():  # what inference mode makes can't be traced
         cache = model(**source, decoder_input_ids=_ids(model, _PAST), use_cache=True).past_key_values
         own, cross = list(held(cache.self_attention_cache)), list(held(cache.cross_attention_cache))
     layers = len(own) // 2
