@@ -90,8 +90,8 @@ def test_a_general_student_becomes_the_student_of_a_task(tmp_path, language_reci
 @pytest.mark.parametrize(
     ("family", "sections", "message"),
     [
-        ("bert", {"task": CAUSAL}, "causal-language-modelling takes an decoder, and a bert is an encoder"),
-        ("gpt2", {"task": MASKED}, "masked-language-modelling takes an encoder, and a gpt2 is an decoder"),
+        ("bert", {"task": CAUSAL}, "causal-language-modelling takes a decoder, and a bert is an encoder"),
+        ("gpt2", {"task": MASKED}, "masked-language-modelling takes an encoder, and a gpt2 is a decoder"),
         ("bert", {"data": {"max_length": 80}}, "data.max_length: 80 tokens, but the teacher has 64 positions"),
         ("bert", {"metric": "accuracy"}, "accuracy does not fit a masked language modelling; these do: perplexity"),
     ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy, checkpoint
+from distill import anatomy, checkpoint, heads
 from distill.errors import CheckpointError
+from distill.library import nearest
 from distill.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def check_heads(plan: Plan) -> None:
 def _check_head(plan: Plan, teacher: FoundTeacher) -> None:
     """A teacher that isn't fine-tuned needs a head that fits the data; one that is gets a new head where it doesn't."""
     config, words, where = teacher.config, teacher.words, teacher.where
-    _check_family(config, plan.recipe.task, where)
+    _check_type(config, plan.recipe.task, where)
     if config is None or (teacher.folder is None and teacher.card is not None and teacher.card.task is None):
         if words.finetune is None and teacher.card is not None:
             raise CheckpointError(_no_head(where, teacher.card.model_type, plan.recipe.task))
@@ -51,13 +52,41 @@ def _check_head(plan: Plan, teacher: FoundTeacher) -> None:
         plan.notes.append(f"{where}: its head names no labels; they are taken to be, in its order: {shown}")
 
 
-def _check_family(config: dict[str, Any] | None, task: str, who: str) -> None:
-    """A task that a model of this family can never have. Raises CheckpointError."""
-    family = anatomy.FAMILIES.get(str((config or {}).get("model_type")))
-    if family is not None and family.kind not in TASKS[task].families:
+def _check_type(config: dict[str, Any] | None, task: str, who: str) -> None:
+    """A task that a model of this type can never have, or a type that nobody knows. Raises CheckpointError."""
+    if config is None:
+        return
+    model_type, family, asked = str(config.get("model_type")), _family(config), TASKS[task]
+    if (known := heads.model_types()) and model_type not in known:
+        own = " without the checkpoint's own code (auto_map), which is never run" if "auto_map" in config else ""
         raise CheckpointError(
-            f"{who}: {task} takes an {' or '.join(TASKS[task].families)}, and a {family.model_type} is an {family.kind}"
+            f"{who}: transformers knows no model type '{model_type:.60}'{own or nearest(model_type, sorted(known))}"
         )
+    reason = None
+    if family is not None and family.kind not in asked.families:
+        reason = f"{task} takes {' or '.join(map(_a, asked.families))}, and a {model_type} is {_a(family.kind)}"
+    elif not heads.has_class(model_type, asked.auto_class):
+        reason = f"transformers has no class for {task} that a {model_type} could be ({asked.auto_class})"
+    if reason is not None:
+        raise CheckpointError(f"{who}: {reason}; tasks of a {model_type}: {', '.join(_tasks_of(config)) or 'none'}")
+
+
+def _tasks_of(config: dict[str, Any]) -> list[str]:
+    """The tasks that a model of a config's type can have."""
+    family, model_type = _family(config), str(config.get("model_type"))
+    return [
+        name
+        for name, task in TASKS.items()
+        if (family is None or family.kind in task.families) and heads.has_class(model_type, task.auto_class)
+    ]
+
+
+def _family(config: dict[str, Any]) -> anatomy.Family | None:
+    return anatomy.FAMILIES.get(str(config.get("model_type")))
+
+
+def _a(kind: str) -> str:
+    return f"{'a' if kind == 'decoder' else 'an'} {kind}"
 
 
 def _no_head(where: str, what: str, task: str) -> str:
@@ -65,13 +94,15 @@ def _no_head(where: str, what: str, task: str) -> str:
 
 
 def check_student_head(plan: Plan) -> None:
-    """A student checkpoint whose head must be new needs a step that trains it."""
+    """A student of a type that can have the task; one whose head must be new needs a step that trains it."""
     if plan.recipe.student.config is not None:
-        _check_family(plan.recipe.student.config, plan.recipe.task, "student")
-    if plan.student_folder is None or plan.data is None:
+        _check_type(plan.recipe.student.config, plan.recipe.task, "student.config")
+    if plan.student_folder is None:
         return
-    _check_family(checkpoint.read_config(plan.student_folder), plan.recipe.task, "student")
     config = checkpoint.read_config(plan.student_folder)
+    _check_type(config, plan.recipe.task, "student")
+    if plan.data is None:
+        return
     fits = has_head(config, plan.recipe.task) and plan.data.task.misfit(config) is None
     if not fits and not any(step.finetune or step.distill for step in plan.recipe.steps):
         raise CheckpointError("student: its head doesn't fit the data and no step trains a new one; add a `distill`")
