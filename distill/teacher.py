@@ -23,6 +23,7 @@ from distill.renumbering import Numbers
 from distill.saved_signals import Keep, Layout, Saved, facts_of
 from distill.signals import Signals, Wanted, read
 from distill.tasks import Task
+from distill.tasks.task import OTHER_IDS
 from distill.worth import Asked, Choice, choose
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,7 @@ def answering(
     source = Live(teacher, wanted, dtype, numbers)
     if reason := _never_kept(encoded, wanted, off=off):
         if off and not live:
-            raise CheckpointError(
-                "signals: off: the teacher reads other token ids than the student, so it must be asked beforehand; "
-                "leave `signals` out"
-            )
+            raise CheckpointError(f"signals: off: {OTHER_IDS}")
         log.info("%s runs in every step: %s", who, reason)
         return source
     labels, choice = source.at(torch.float32) if label_pass else source, Choice()

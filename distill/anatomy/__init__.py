@@ -11,6 +11,7 @@ from distill.anatomy.sides import SIDES, Layers, Side, by_side, kept_layers, lay
 from distill.anatomy.sizes import (
     LARGEST,
     family_of,
+    freezable,
     head_width,
     heads_a_group,
     hidden_multiple,
@@ -20,7 +21,16 @@ from distill.anatomy.sizes import (
     table_width,
     with_layers,
 )
-from distill.anatomy.states import is_written, layer_name, place_of, state_pairs
+from distill.anatomy.states import (
+    imitated_pairs,
+    is_written,
+    layer_name,
+    place_of,
+    relation_heads,
+    require_states,
+    state_pairs,
+    vector_widths,
+)
 
 __all__ = [
     "FAMILIES",
@@ -36,9 +46,11 @@ __all__ = [
     "by_side",
     "choose_layers",
     "family_of",
+    "freezable",
     "head_width",
     "heads_a_group",
     "hidden_multiple",
+    "imitated_pairs",
     "is_written",
     "kept_layers",
     "largest_rank",
@@ -47,8 +59,11 @@ __all__ = [
     "layer_name",
     "place_of",
     "refuse",
+    "relation_heads",
+    "require_states",
     "size",
     "state_pairs",
     "table_width",
+    "vector_widths",
     "with_layers",
 ]

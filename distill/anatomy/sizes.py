@@ -94,9 +94,12 @@ def table_width(config: Mapping[str, Any]) -> int | None:
     return own if isinstance(own, int) and not isinstance(own, bool) else size(config, "hidden_size")
 
 
-def largest_rank(tokens: int, width: int) -> int:
-    """The largest rank E for which a table V × E and a projection E × H have fewer weights than one table V × H."""
-    return max(0, tokens * width - 1) // max(1, tokens + width)
+def largest_rank(tokens: int, width: int, now: int | None = None) -> int:
+    """The largest rank E for which a table V × E and a projection E × H have fewer weights than one table V × H, or
+    than the factors of a rank that it has `now`.
+    """
+    most = max(0, tokens * width - 1) // max(1, tokens + width)
+    return most if now is None else min(most, now - 1)
 
 
 def heads_a_group(config: Mapping[str, Any], stack: int = 0) -> int:
@@ -145,8 +148,24 @@ def with_layers(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any
 
 
 def refuse(config: Mapping[str, Any], what: str) -> str | None:
-    """Why a family can't do something (lose `layers`, `heads`, `neurons` or `hidden` dimensions, factorise
-    `embeddings`, teach by `hidden_states`, become a `graph`), or None.
+    """Why a family can't do something (lose `layers`, `heads`, `neurons`, `hidden` dimensions or `vocabulary`,
+    factorise `embeddings`, teach by `hidden_states`, become a `graph`), or None.
     """
+    if what == "vocabulary" and config.get("share_encoder_decoder_embeddings") is False:
+        return "encoder and decoder have vocabularies of their own, which can't be trimmed as one"
     family = FAMILIES.get(str(config.get("model_type")))
     return family.refuses.get(what) if family else None
+
+
+def freezable(config: Mapping[str, Any], part: str) -> Family:
+    """The family of a model that has a part which a training can freeze, the `embeddings` or the `encoder`.
+
+    Raises CheckpointError for a model that lacks it, and for a family that isn't known.
+    """
+    try:
+        family = family_of(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"freeze: {error}") from None
+    if part == "encoder" and family.kind == "decoder":
+        raise CheckpointError(f"freeze: a {family.model_type} has no encoder; its embeddings can be frozen")
+    return family

@@ -6,12 +6,13 @@ its decoder's, each from the embeddings' output on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from math import gcd
 from typing import Any, Literal
 
 from distill.anatomy.choosing import layer_map
 from distill.anatomy.families import FAMILIES
-from distill.anatomy.sizes import size
+from distill.anatomy.sizes import family_of, head_width, refuse, size
 from distill.errors import CheckpointError
 
 _SIDES: dict[str, tuple[int, ...]] = {"encoder": (0,), "decoder": (1,), "both": (0, 1)}
@@ -44,6 +45,65 @@ def state_pairs(
         before = [_layers(config, 0) + 1 if stack == 1 else 0 for config in (student, teacher)]
         pairs += [(before[0] + mine, before[1] + theirs) for mine, theirs in layer_map(layers, *counts, term)]
     return pairs
+
+
+def imitated_pairs(
+    term: str,
+    layers: str | list[int] | Mapping[int, int],
+    side: Literal["encoder", "decoder", "both"] | None,
+    student: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+) -> list[tuple[int, int]]:
+    """The pairs of `state_pairs` for a term of the loss. Raises CheckpointError also where one of the two can't be
+    asked for it, or it is attention and the embeddings, which have none, are named.
+    """
+    for config in (student, teacher):
+        require_states(config, term)
+    pairs = state_pairs(layers, side, student, teacher, term)
+    places = [place_of(config, state) for pair in pairs for config, state in zip((student, teacher), pair, strict=True)]
+    if term != "hidden_states" and any(place < 0 for _, place in places):
+        raise CheckpointError(f"imitate.{term}.layers: 0 is the embeddings, which have no attention")
+    return pairs
+
+
+def require_states(config: Mapping[str, Any], term: str) -> None:
+    """Raises CheckpointError for a model that can't be asked for a term: one that has no such thing, or one of which
+    it isn't known which state or module is which layer's.
+    """
+    if reason := refuse(config, term):
+        raise CheckpointError(f"imitate.{term}: {reason}")
+    if term == "hidden_states" and not config.get("is_encoder_decoder"):
+        return
+    try:
+        family_of(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"imitate.{term}: {error}") from None
+
+
+def vector_widths(
+    config: Mapping[str, Any], states: Iterable[int], vectors: Iterable[str] = ("query", "key", "value")
+) -> set[int]:
+    """How wide the queries, keys and values of some layers are, as a config says it of a model that isn't pruned."""
+    stacks, found = {place_of(config, state)[0] for state in states}, set()
+    for stack in stacks:
+        width, heads = head_width(config, stack), size(config, "heads", stack)
+        keys = size(config, "key_value_heads", stack) or heads
+        found |= {width * (heads if what == "query" else keys) for what in vectors}
+    return found
+
+
+def relation_heads(asked: int | None, teacher: Mapping[str, Any], widths: Set[int]) -> int:
+    """How many relation heads vectors of some widths are cut into: as asked, or the teacher's own number of heads.
+
+    Raises CheckpointError where a width can't be cut into so many.
+    """
+    heads = asked or size(teacher, "heads")
+    if heads is None or any(width % heads for width in widths):
+        raise CheckpointError(
+            f"imitate.relations.heads: vectors {', '.join(map(str, sorted(widths)))} wide can't be cut into {heads} "
+            f"heads each; a divisor of {gcd(*widths)} can"
+        )
+    return heads
 
 
 def place_of(config: Mapping[str, Any], state: int) -> tuple[int, int]:

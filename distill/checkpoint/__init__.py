@@ -12,10 +12,12 @@ Finding and hashing need no torch, so that `distill check` can do without it.
 from distill.checkpoint.finding import locate, looks_like_folder
 from distill.checkpoint.folder import (
     count_bytes,
+    count_tokens,
     engine_files,
     fingerprint,
     inspect,
     label_names,
+    lacks_token,
     licence_of,
     read_config,
     same_tokenizer,
@@ -26,10 +28,12 @@ from distill.checkpoint.loading import Checkpoint, load
 __all__ = [
     "Checkpoint",
     "count_bytes",
+    "count_tokens",
     "engine_files",
     "fingerprint",
     "inspect",
     "label_names",
+    "lacks_token",
     "licence_of",
     "load",
     "locate",

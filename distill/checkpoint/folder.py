@@ -13,6 +13,10 @@ from distill.engines import files_of
 from distill.errors import CheckpointError
 
 _SHAPE = "shape.json"  # what a config can't say; surgery's
+_WITHOUT_DEFAULTS = (  # classes of tokenizers that have neither a pad nor a mask token unless they are told one
+    "PreTrainedTokenizerFast", "TokenizersBackend", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer",
+    "LlamaTokenizerFast",
+)  # fmt: skip
 _LARGEST_CARD = 1 << 20  # bytes of a model card
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 _TOKENIZER_PARTS = (
@@ -57,6 +61,30 @@ def same_tokenizer(one: Path, other: Path) -> bool:
     if first is None or second is None:
         return False
     return all(first.get(part) == second.get(part) for part in ("model", "normalizer", "pre_tokenizer"))
+
+
+def count_tokens(folder: Path) -> int | None:
+    """How many ids a folder's tokenizer has, as its tokenizer.json tells; None where it doesn't."""
+    told = _cutting(folder) or {}
+    vocabulary, added = (told.get("model") or {}).get("vocab"), told.get("added_tokens") or []
+    if not isinstance(vocabulary, dict | list) or not vocabulary:
+        return None
+    last = max(vocabulary.values()) if isinstance(vocabulary, dict) else len(vocabulary) - 1
+    return 1 + max([last, *(token["id"] for token in added)])
+
+
+def lacks_token(folder: Path, name: str) -> bool:
+    """Whether a folder's tokenizer is known to have no special token of a name, such as `pad`; one whose class may have
+    it by default is not.
+    """
+    if marian.is_marian(folder):
+        return False
+    told: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file() and isinstance(held := safety.read_json(folder / file), dict):
+            told = {**told, **{key: value for key, value in held.items() if value is not None or key not in told}}
+    key = f"{name}_token"
+    return told.get(key) is None and (key in told or told.get("tokenizer_class") in _WITHOUT_DEFAULTS)
 
 
 def _cutting(folder: Path) -> dict[str, Any] | None:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 NO_LIMIT = 1e9  # transformers writes 1e30 for a tokenizer that knows no limit
 UNLIMITED = 512  # tokens that a text is cut to where nothing says how many
+LACKING = {  # what is said of a tokenizer without a special token that a task needs
+    "pad": "the tokenizer has no pad token, so texts can't be batched; give it one (tokenizer.pad_token = "
+    "tokenizer.eos_token, say) and save it",
+    "mask": "the tokenizer has no mask token, so nothing can be masked; take an encoder that was trained with one, or "
+    "give it one and save it",
+}
 _AT_ONCE = 1000
 
 
@@ -263,7 +269,7 @@ class Sheet:
 def require_usable(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code."""
     if tokenizer.pad_token_id is None:
-        raise CheckpointError("the tokenizer has no pad token, so texts can't be batched; give it one and save it")
+        raise CheckpointError(LACKING["pad"])
     if not tokenizer.is_fast:
         raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distill.data.encoding import LACKING
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.tasks import NO_TARGET
@@ -89,10 +90,7 @@ def weights_of(ids: np.ndarray, vocabulary: int, smoothing: float) -> np.ndarray
 def masking_for(tokenizer: PreTrainedTokenizerBase, words: settings.Mask) -> Masking:
     """How a tokenizer's rows are masked, all tokens alike. Raises CheckpointError for one without a mask token."""
     if tokenizer.mask_token_id is None:
-        raise CheckpointError(
-            "the tokenizer has no mask token, so nothing can be masked; take an encoder that was trained with one, or "
-            "give it one and save it"
-        )
+        raise CheckpointError(LACKING["mask"])
     choosable = np.ones(len(tokenizer), dtype=bool)
     choosable[[number for number in tokenizer.all_special_ids if number < len(choosable)]] = False
     begins = None

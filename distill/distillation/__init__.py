@@ -2,7 +2,7 @@
 
 from distill.distillation.asking import name_of
 from distill.distillation.comparing import token_loss
-from distill.distillation.fitting import layer_pairs, require_alike, require_fit
+from distill.distillation.fitting import held_out, layer_pairs, require_alike, require_fit
 from distill.distillation.lesson import Lesson
 from distill.distillation.steps import distill, finetune, settle
 from distill.distillation.writing import cut_off, taught
@@ -12,6 +12,7 @@ __all__ = [
     "cut_off",
     "distill",
     "finetune",
+    "held_out",
     "layer_pairs",
     "name_of",
     "require_alike",

@@ -9,9 +9,10 @@ from pathlib import Path
 from distill import processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits
-from distill.distillation.fitting import asks_teacher, must_read_along, same_ids, wanted_of
+from distill.distillation.fitting import asks_teacher, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
 from distill.ensemble import Ensemble, Mixture
+from distill.errors import CheckpointError
 from distill.labelling import Pass
 from distill.recipe import settings
 from distill.renumbering import numbers_between
@@ -49,10 +50,10 @@ def ask(
     for place, (teacher, theirs) in enumerate(zip(several, read, strict=True)):
         wanted = wanted_of(lesson.asked, lesson.pairs, teacher=True) if place == 0 else NOTHING
         wanted = replace(wanted, logits=needed)
-        alike = same_ids(mine, theirs)
-        numbers = (
-            None if alike or not must_read_along(data.task, lesson.pairs) else numbers_between(student, teacher, data)
-        )
+        alike, along = same_ids(mine, theirs), data.task.reads_along(words.imitate)
+        if not alike and (reason := data.task.refuse_other_ids(words)):
+            raise CheckpointError(reason)
+        numbers = numbers_between(student, teacher, data) if along and not alike else None
         source = answering(
             teacher, mine if numbers else theirs, wanted, epochs=words.epochs, dtype=choose_dtype(words.dtype),
             scratch=_shelf(scratch, place), live=alike or numbers is not None, keep=keep[place],

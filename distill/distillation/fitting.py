@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import gcd
 from typing import Any
 
 import torch
@@ -11,12 +10,12 @@ import torch
 from distill import anatomy
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, arrays, collate, cut_alike
+from distill.data.encoding import LACKING
 from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.renumbering import numbers_between
 from distill.signals import Wanted, read, tensors
-from distill.tasks import Task
 
 Pairs = Mapping[str, list[tuple[int, int]]]  # by term: the student's layer and the teacher's that it follows
 
@@ -63,9 +62,24 @@ def require_fit(student: Checkpoint, teacher: Checkpoint, words: settings.Distil
     return pairs
 
 
-def must_read_along(task: Task, pairs: Pairs) -> bool:
-    """Whether a teacher must be asked by the student's own rows: for what is never kept, and logits over tokens."""
-    return not task.head_labels or "attentions" in pairs
+def held_out(checkpoint: Checkpoint, data: Splits) -> Encoded:
+    """The validation split as a checkpoint reads it.
+
+    Raises CheckpointError where its tokenizer can't serve the task, or gives texts tokens that its model doesn't know.
+    """
+    for name in data.task.special:  # what another tokenizer has cut alike before is not cut again
+        if getattr(checkpoint.tokenizer, f"{name}_token_id") is None:
+            raise CheckpointError(LACKING[name])
+    held = checkpoint.encode(data, "validation")
+    rows = getattr(checkpoint.model.get_input_embeddings(), "num_embeddings", None)
+    ids = [held.ids] if held.decoder_start is None else [held.ids, held.targets.values]
+    largest = max(int(some.max(initial=0)) for some in ids)
+    if rows is not None and largest >= rows:
+        raise CheckpointError(
+            f"the tokenizer cuts texts into tokens up to number {largest}, but the model embeds 0 to {rows - 1} alone; "
+            "take the tokenizer that it was trained with, or a model with as many tokens"
+        )
+    return held
 
 
 def _reads_along(student: Checkpoint, teacher: Checkpoint, data: Splits) -> bool:
@@ -121,17 +135,10 @@ def layer_pairs(imitate: settings.Imitate, student: dict[str, object], teacher: 
 
     Raises CheckpointError.
     """
-    pairs = {}
-    for term, asked in imitate.by_layer.items():
-        for config in (student, teacher):
-            if reason := anatomy.refuse(config, term):
-                raise CheckpointError(f"imitate.{term}: {reason}")
-            if term != "hidden_states":
-                anatomy.family_of(config)
-        pairs[term] = anatomy.state_pairs(asked.layers, asked.side, student, teacher, term)
-        if term != "hidden_states" and any(0 in pair for pair in pairs[term]):
-            raise CheckpointError(f"imitate.{term}.layers: 0 is the embeddings, which have no attention")
-    return pairs
+    return {
+        term: anatomy.imitated_pairs(term, asked.layers, asked.side, student, teacher)
+        for term, asked in imitate.by_layer.items()
+    }
 
 
 def beginnings(imitate: settings.Imitate, student: dict[str, object], teacher: dict[str, object]) -> Pairs:
@@ -150,20 +157,14 @@ def relation_heads(
 
     Raises CheckpointError where a width can't be cut into so many.
     """
-    heads, widths = asked.heads or anatomy.size(teacher.model.config.to_dict(), "heads"), set()
+    widths = set()
     for one, is_teacher in ((student, False), (teacher, True)):
         rows = one.encode(data, "train")
         batch = tensors(collate(rows, [int(rows.lengths.argmin())]), one.model.device)
         with torch.no_grad():
             found = read(one.model.eval(), batch, wanted_of({"relations": asked}, pairs, teacher=is_teacher)).vectors
         widths |= {vectors.shape[-1] for vectors in found.values()}
-    if heads is None or any(width % heads for width in widths):
-        most = gcd(*widths)
-        raise CheckpointError(
-            f"imitate.relations.heads: vectors {', '.join(map(str, sorted(widths)))} wide can't be cut into {heads} "
-            f"heads each; a divisor of {most} can"
-        )
-    return heads
+    return anatomy.relation_heads(asked.heads, teacher.model.config.to_dict(), widths)
 
 
 def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, data: Splits) -> None:

@@ -20,7 +20,7 @@ from distill.data.more import refusal
 from distill.disk import machine_errors
 from distill.distillation.asking import ask
 from distill.distillation.comparing import compare, token_loss
-from distill.distillation.fitting import beginnings, relation_heads, require_alike, require_fit
+from distill.distillation.fitting import beginnings, held_out, relation_heads, require_alike, require_fit
 from distill.distillation.lesson import Lesson
 from distill.distillation.mixing import told
 from distill.distillation.writing import taught
@@ -165,7 +165,7 @@ def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
     watch: Watch, turn: int, rows: Encoded | None = None,
 ) -> Checkpoint:  # fmt: skip
-    model, task, held = checkpoint.model, data.task, checkpoint.encode(data, "validation")
+    model, task, held = checkpoint.model, data.task, held_out(checkpoint, data)
     engine = Torch(model, choose_dtype(words.dtype))
 
     def validate() -> float:

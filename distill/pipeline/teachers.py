@@ -9,6 +9,7 @@ from distill import checkpoint as checkpoints
 from distill import distillation, preflight, student
 from distill.checkpoint import Checkpoint
 from distill.ensemble import Ensemble
+from distill.errors import CheckpointError
 from distill.evaluation import Subject, Together
 from distill.pipeline.pieces import Guide
 from distill.pipeline.underway import Underway
@@ -29,22 +30,32 @@ def load_models(plan: preflight.Plan) -> tuple[Ensemble, Checkpoint | None]:
     """The teachers, and the student unless it is cut out of the first: what is wrong with any is known at once, with
     nothing written yet.
     """
-    recipe, task, data = plan.recipe, plan.data.task, plan.data.extended
+    recipe, task = plan.recipe, plan.data.task
     teachers = [
         checkpoints.load(one.folder, task, new_head=one.new_head, seed=_seed(recipe.seed, place))
         for place, one in enumerate(plan.teachers)
     ]
-    guide = Ensemble(teachers, [one.words.weight for one in plan.teachers])
+    for told, teacher in zip(plan.teachers, teachers, strict=True):
+        _require_readable(teacher, plan, told.where)
+    guide, data = Ensemble(teachers, [one.words.weight for one in plan.teachers]), plan.data.extended
     learning = [step.distill for step in recipe.steps if step.distill is not None]
     for words in learning if len(guide) > 1 else ():
         distillation.require_alike(guide, words, data)
     if recipe.student.layers is not None:
         return guide, None
     pupil = student.make(recipe.student, guide.first, task, seed=seeds_of(recipe)[0], folder=plan.student_folder)
+    _require_readable(pupil, plan, "student")
     distillation.settle(pupil, plan.data)
     for words in learning:
         distillation.require_fit(pupil, guide.first, words, data)
     return guide, pupil
+
+
+def _require_readable(checkpoint: Checkpoint, plan: preflight.Plan, who: str) -> None:
+    try:
+        distillation.held_out(checkpoint, plan.data)
+    except CheckpointError as error:
+        raise CheckpointError(f"{who}: {error}") from None
 
 
 def make_ready(going: Underway, guide: Ensemble) -> Guide:

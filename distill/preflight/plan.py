@@ -20,8 +20,10 @@ from distill.preflight.shapes import (
     check_length,
     check_pruning,
     check_ranks,
+    check_student_config,
 )
-from distill.preflight.tokens import check_tokens
+from distill.preflight.tokens import check_signals, check_special_tokens, check_tokens
+from distill.preflight.trainings import check_freezing
 from distill.recipe import settings
 from distill.recipe.arms import Arm, arms_of, seeds_of, trainings_in
 
@@ -102,8 +104,9 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     _note_idle_words(plan)
     _note_arms(plan)
     for check in (
-        check_heads, check_ensemble, check_student_head, check_layers, check_pruning, check_ranks,
-        check_imitated_layers, check_tokens, check_losses, check_more_data, check_graphs, check_length,
+        check_heads, check_ensemble, check_student_head, check_student_config, check_layers, check_pruning,
+        check_ranks, check_imitated_layers, check_freezing, check_special_tokens, check_tokens, check_signals,
+        check_losses, check_more_data, check_graphs, check_length,
     ):  # fmt: skip
         try:
             check(plan)

@@ -12,6 +12,8 @@ from distill.tasks import TASKS
 if TYPE_CHECKING:
     from distill.preflight.plan import Plan
 
+_LOST = ("heads", "neurons", "layers", "vocabulary", "embeddings")  # as settings and anatomy alike call them
+
 
 def check_layers(plan: Plan) -> None:
     """Layers that the teacher has and can be cut to."""
@@ -26,18 +28,13 @@ def check_layers(plan: Plan) -> None:
 
 def check_pruning(plan: Plan) -> None:
     """What the student's family can't lose, and shares and layers that would leave too little."""
-    config = _student_config(plan)
-    if config is None:
-        return
-    known = anatomy.size(config, "layers") is not None and config["model_type"] in anatomy.FAMILIES
-    left = anatomy.layer_counts(config) if known else None
     task = TASKS[plan.recipe.task]
-    for position, step in enumerate(plan.recipe.steps):
-        if step.prune is None:
+    for position, (step, config) in enumerate(zip(plan.recipe.steps, _student_configs(plan), strict=True)):
+        if step.prune is None or config is None:
             continue
         anatomy.family_of(config)
         where = f"steps.{position}.prune"
-        refused = {what: anatomy.refuse(config, what) for what in ("heads", "neurons", "layers", "embeddings")}
+        refused = {what: anatomy.refuse(config, what) for what in _LOST}
         for what, reason in {**refused, "hidden_size": anatomy.refuse(config, "hidden")}.items():
             if getattr(step.prune, what) is not None and reason:
                 raise CheckpointError(f"{where}.{what}: {reason}")
@@ -49,12 +46,13 @@ def check_pruning(plan: Plan) -> None:
                 f"{where}.embeddings: the head of a {task.name} is tied to the embeddings (tie_word_embeddings), and "
                 "needs the whole table; trim the `vocabulary` instead"
             )
-        if step.prune.layers is not None and left is not None:
-            left = _layers_left(config, step.prune.layers, left, where)
+        if step.prune.layers is not None and anatomy.size(config, "layers") is not None:
+            _layers_left(config, step.prune.layers, where)
 
 
-def _layers_left(config: dict[str, Any], going: int | dict[str, int], left: list[int], where: str) -> list[int] | None:
+def _layers_left(config: dict[str, Any], going: int | dict[str, int], where: str) -> list[int] | None:
     """How many layers each stack keeps after a step; None where the step itself decides on which side they go."""
+    left = anatomy.layer_counts(config)
     try:
         asked = anatomy.by_side(config, going) if isinstance(going, dict) or len(left) == 1 else {}
     except CheckpointError as error:
@@ -71,7 +69,7 @@ def _layers_left(config: dict[str, Any], going: int | dict[str, int], left: list
 
 def check_graphs(plan: Plan) -> None:
     """Families that can become graphs, where a graph is made or timed: a teacher's is the baseline of its student's."""
-    student, teacher = _student_config(plan) or {}, plan.teacher_config or {}
+    student, teacher = student_config(plan) or {}, plan.teacher_config or {}
     for position, step in enumerate(plan.recipe.steps):
         timed = step.prune is not None and step.prune.to is not None and step.prune.to.word == "latency"
         for who, config in (("student", student), ("teacher", teacher)):
@@ -111,42 +109,59 @@ def _check_something_left(config: dict[str, Any], words: settings.Prune, where: 
 
 def check_ranks(plan: Plan) -> None:
     """Embeddings factorised to a rank that makes nothing smaller, as far as can be told before tokens are counted."""
-    config = _student_config(plan) or {}
-    tokens, width = config.get("vocab_size"), anatomy.table_width(config)
+    config = student_config(plan) or {}
+    tokens, width, now = config.get("vocab_size"), anatomy.table_width(config), None
     for position, step in enumerate(plan.recipe.steps):
         if step.prune is None or not isinstance(tokens, int) or width is None:
             continue
         if step.prune.vocabulary is not None and isinstance(step.prune.vocabulary.keep, int):
             tokens = min(tokens, step.prune.vocabulary.keep)
-        rank, most = step.prune.embeddings, anatomy.largest_rank(tokens, width)
-        if rank is not None and rank > most:
+        rank, most = step.prune.embeddings, anatomy.largest_rank(tokens, width, now)
+        if rank is None:
+            continue
+        if rank > most:
+            already = f", of rank {now} already," if now is not None else ""
             raise CheckpointError(
-                f"steps.{position}.prune.embeddings: a rank of {rank} makes a table of {tokens} × {width} no smaller; "
-                f"at most {most} does"
+                f"steps.{position}.prune.embeddings: a rank of {rank} makes a table of {tokens} × {width}{already} no "
+                f"smaller; at most {most} does"
             )
+        now = rank
 
 
 def check_imitated_layers(plan: Plan) -> None:
-    """Layer maps that fit both sides."""
-    asked = [
-        (f"steps.{place}.distill.imitate.{term}", term, words)
-        for place, step in enumerate(plan.recipe.steps)
-        if step.distill is not None
-        for term, words in step.distill.imitate.by_layer.items()
-    ]
-    student, config = _student_config(plan), plan.teacher_config
-    if not asked or student is None or config is None:
+    """Layer maps that fit both sides, and vectors that can be cut into as many relation heads."""
+    config, narrowed = plan.teacher_config, False
+    for place, (step, student) in enumerate(zip(plan.recipe.steps, _student_configs(plan), strict=True)):
+        if step.prune is not None:
+            narrowed |= any(getattr(step.prune, word) is not None for word in ("heads", "hidden_size", "to"))
+        if step.distill is None or student is None or config is None:
+            continue
+        for term, words in step.distill.imitate.by_layer.items():
+            where, both = f"steps.{place}.distill.imitate.{term}", [_with_sides(plan, one) for one in (student, config)]
+            for facts in both:
+                anatomy.require_states(facts, term)
+            if None not in [anatomy.size(facts, "layers") for facts in both]:
+                pairs = anatomy.imitated_pairs(term, words.layers, words.side, *both)
+                _note_learned(plan, where, words, pairs, config)
+                if isinstance(words, settings.RelationsTerm) and not narrowed:
+                    _check_relations(words, pairs, *both)
+            _note_projections(plan, where, words, student, config)
+
+
+def _with_sides(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    """A config that says whether its model is an encoder-decoder, which some leave to transformers."""
+    return {"is_encoder_decoder": TASKS[plan.recipe.task].families == ("encoder-decoder",), **config}
+
+
+def _check_relations(
+    words: settings.RelationsTerm, pairs: list[tuple[int, int]], student: dict[str, Any], teacher: dict[str, Any]
+) -> None:
+    sizes = [anatomy.size(facts, word) for facts in (student, teacher) for word in ("heads", "hidden_size")]
+    if None in sizes:
         return
-    for where, term, words in asked:
-        for facts in (student, config):
-            if reason := anatomy.refuse(facts, term):
-                raise CheckpointError(f"imitate.{term}: {reason}")
-            if term != "hidden_states":
-                anatomy.family_of(facts)
-        if None not in [anatomy.size(facts, "layers") for facts in (student, config)]:
-            pairs = anatomy.state_pairs(words.layers, words.side, student, config, term)
-            _note_learned(plan, where, words, pairs, config)
-        _note_projections(plan, where, words, student, config)
+    mine, theirs = zip(*pairs, strict=True)
+    widths = anatomy.vector_widths(student, mine, words.of) | anatomy.vector_widths(teacher, theirs, words.of)
+    anatomy.relation_heads(words.heads, teacher, widths)
 
 
 def _note_learned(
@@ -179,7 +194,7 @@ def check_length(plan: Plan) -> None:
     """No more tokens than there are positions."""
     recipe = plan.recipe
     teachers = [("teacher" if len(plan.teachers) == 1 else one.where, one.config) for one in plan.teachers]
-    for who, config in (*teachers, ("student", _student_config(plan))):
+    for who, config in (*teachers, ("student", student_config(plan))):
         positions = anatomy.size(config, "positions") if config else None
         asked = {"timing.tokens": recipe.timing.tokens}
         if TASKS[recipe.task].generates:
@@ -195,7 +210,51 @@ def check_length(plan: Plan) -> None:
                 raise CheckpointError(f"{setting}: {tokens} tokens, but the {who} has {positions} positions")
 
 
-def _student_config(plan: Plan) -> dict[str, Any] | None:
+def check_student_config(plan: Plan) -> None:
+    """Sizes of a student from a config that no model can have, or that its tokenizer, the teacher's, doesn't fit."""
+    config = plan.recipe.student.config
+    family = anatomy.FAMILIES.get(str((config or {}).get("model_type")))
+    for stack in range(len(family.stacks)) if family is not None else ():
+        told = [anatomy.size(config, "hidden_size"), anatomy.size(config, "heads", stack)]
+        if family.key("head_width", stack) is None and None not in told:
+            try:
+                anatomy.head_width(config, stack)
+            except CheckpointError as error:
+                raise CheckpointError(f"student.config: {error}") from None
+    known = checkpoint.count_tokens(plan.teacher_folder) if config is not None and plan.teacher_folder else None
+    rows = (config or {}).get("vocab_size")
+    if known is not None and isinstance(rows, int) and rows < known:
+        raise CheckpointError(
+            f"student.config.vocab_size: {rows}, but the student reads with the teacher's tokenizer, which has {known} "
+            "tokens; leave it out, and `prune: {vocabulary: …}` if it is to be smaller"
+        )
+
+
+def _student_configs(plan: Plan) -> list[dict[str, Any] | None]:
+    """The student's config as each step finds it: without the layers that earlier steps took."""
+    config, found = student_config(plan), []
+    for step in plan.recipe.steps:
+        found.append(config)
+        if config is not None and step.prune is not None and step.prune.layers is not None:
+            config = _without_layers(config, step.prune.layers)
+    return found
+
+
+def _without_layers(config: dict[str, Any], going: int | dict[str, int]) -> dict[str, Any]:
+    """A config with so many layers less; it says no number of them where the step decides on which side they go."""
+    family = anatomy.FAMILIES.get(str(config.get("model_type")))
+    if family is None:
+        return config
+    try:
+        left = _layers_left(config, going, "prune")
+    except CheckpointError:  # which the check of the pruning tells
+        left = None
+    keys = {family.key("layers", place): number for place, number in enumerate(left or ())}
+    return {**config, **(keys or dict.fromkeys(family.config_keys("layers")))}
+
+
+def student_config(plan: Plan) -> dict[str, Any] | None:
+    """The student's config before any step; None where it can't be told."""
     choice = plan.recipe.student
     if choice.config is not None:
         words = {"vocab_size": (plan.teacher_config or {}).get("vocab_size"), **choice.config}

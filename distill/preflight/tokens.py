@@ -6,15 +6,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill import checkpoint
+from distill.data.encoding import LACKING
 from distill.data.readers import READERS
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, first_line
 from distill.recipe import settings
 from distill.tasks import TASKS
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from distill.preflight.plan import Plan
 
 _TEXTS = 64  # training texts that two tokenizers are tried on
+
+
+def check_special_tokens(plan: Plan) -> None:
+    """Tokenizers with the special tokens that the task can't do without, as far as their files tell."""
+    readers = [*((one.where, one.folder) for one in plan.teachers), ("student", plan.student_folder)]
+    for who, folder in readers:
+        for name in TASKS[plan.recipe.task].special:
+            if folder is not None and checkpoint.lacks_token(folder, name):
+                raise CheckpointError(f"{who}: {LACKING[name]}")
+
+
+def check_signals(plan: Plan) -> None:
+    """A teacher that can be asked as a step says by a student with other token ids: its own, or trimmed before."""
+    folders = plan.student_folder, plan.teacher_folder
+    other = None not in folders and not checkpoint.same_tokenizer(*folders)
+    for place, step in enumerate(plan.recipe.steps):
+        other |= step.prune is not None and step.prune.vocabulary is not None
+        reason = TASKS[plan.recipe.task].refuse_other_ids(step.distill) if other and step.distill is not None else None
+        if reason:
+            raise CheckpointError(f"steps.{place}.distill.{reason}")
 
 
 def check_tokens(plan: Plan) -> None:
@@ -65,13 +88,20 @@ def _without_logits(writes: bool) -> str:
     return ", or let it learn the teacher's texts alone (`targets: teacher`, `imitate: {labels: 1}`)"
 
 
+def _open(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # what Rust's code raises has no kind of its own
+        raise CheckpointError(f"{file}: not a tokenizer that can be read: {first_line(error)}") from None
+
+
 def _cut_alike(plan: Plan, one: Path, other: Path, *, within: bool) -> bool:
     """Whether two tokenizers cut some training texts into the same tokens, as one with a trimmed vocabulary does;
     `within` asks too that the first has no token of its own.
     """
-    from tokenizers import Tokenizer
-
-    cutters = [Tokenizer.from_file(str(file)) for file in (one, other)]
+    cutters = [_open(file) for file in (one, other)]
     if within and not cutters[0].get_vocab().keys() <= cutters[1].get_vocab().keys():
         return False
     if plan.data is None:

@@ -49,7 +49,7 @@ def prune(
     if words.gradually is not None:
         raise CheckpointError("prune.gradually: a recipe's word for several steps; carry out words.rounds() in turn")
     facts = checkpoint.model.config.to_dict()
-    for what in ("heads", "neurons", "layers", "hidden_size", "embeddings"):
+    for what in ("heads", "neurons", "layers", "hidden_size", "vocabulary", "embeddings"):
         reason = anatomy.refuse(facts, "hidden" if what == "hidden_size" else what)
         if getattr(words, what) is not None and reason:
             raise CheckpointError(f"prune.{what}: {reason}")

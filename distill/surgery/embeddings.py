@@ -110,9 +110,8 @@ def _refuse(model: PreTrainedModel, rank: int, tokens: int, width: int) -> None:
             f"the embeddings can't be factorised: the {type(head).__name__} that a {type(model).__name__} ends in is "
             "tied to them, and needs the whole table"
         )
-    most = anatomy.largest_rank(tokens, width)
-    if (now := rank_of(model)) is not None:
-        most = min(most, now - 1)
+    now = rank_of(model)
+    most = anatomy.largest_rank(tokens, width, now)
     if not 1 <= rank <= most:
         of = f"{tokens} × {width}" + (f", of rank {now} already" if now is not None else "")
         raise CheckpointError(

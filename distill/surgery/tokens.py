@@ -26,8 +26,8 @@ def keep_tokens(model: PreTrainedModel, ids: Sequence[int]) -> PreTrainedModel:
         raise CheckpointError(f"the model embeds tokens 0 to {number - 1}")
     if not ids or len(set(ids)) != len(ids):
         raise CheckpointError("a vocabulary keeps at least one token, and each once")
-    if not getattr(model.config, "share_encoder_decoder_embeddings", True):
-        raise CheckpointError("encoder and decoder have vocabularies of their own, which can't be trimmed as one")
+    if reason := anatomy.refuse(model.config.to_dict(), "vocabulary"):
+        raise CheckpointError(reason)
     smaller = copy.deepcopy(model)
     family = anatomy.FAMILIES.get(str(model.config.model_type))
     padding = model.get_input_embeddings().padding_idx

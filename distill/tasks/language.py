@@ -110,6 +110,7 @@ class MaskedLanguageModelling(LanguageModelling):
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     head: ClassVar[str] = "ForMaskedLM"
     families: ClassVar[tuple[str, ...]] = ("encoder",)
+    special: ClassVar[tuple[str, ...]] = ("mask",)
 
     def refuse_loss(self, asked: str) -> str | None:
         """Of most imitated tokens nothing is asked, so none is the true class."""
@@ -167,6 +168,7 @@ class CausalLanguageModelling(LanguageModelling):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     head: ClassVar[str] = "ForCausalLM"
     families: ClassVar[tuple[str, ...]] = ("decoder",)
+    special: ClassVar[tuple[str, ...]] = ()
     continues: ClassVar[bool] = True
     ahead: ClassVar[int] = 1
     writes: ClassVar[bool] = True

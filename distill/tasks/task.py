@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.errors import CheckpointError
-from distill.recipe.settings import Generation, Kept, Problem
+from distill.recipe.settings import Distill, Generation, Imitate, Kept, Problem
 from distill.tasks.metrics import LOWER, METRICS, METRICS_OF
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 NO_TARGET = -100  # a place where no class is right: what torch's losses leave out
+OTHER_IDS = "the teacher reads other token ids than the student, so it must be asked beforehand; leave `signals` out"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Task:
         return architecture.endswith(cls.head)
 
     pairs: ClassVar[bool] = False  # whether a row may be two texts
+    special: ClassVar[tuple[str, ...]] = ("pad",)  # tokens that a tokenizer must have
     windows: ClassVar[bool] = False  # whether what is too long is read in several windows, not cut
     continues: ClassVar[bool] = False  # whether a user's text is written on, so that its end counts
     threshold: ClassVar[float] = 0.5  # where a checkpoint's config says none
@@ -124,6 +126,23 @@ class Task:
         """Raises CheckpointError for a form in which a teacher's signals can't be kept."""
         if words is not None and (reason := self.refuse_kept(words)):
             raise CheckpointError(f"signals.{reason}")
+
+    @classmethod
+    def reads_along(cls, imitate: Imitate) -> bool:
+        """Whether a teacher must be asked by the student's own rows: for what is never kept, and logits over tokens."""
+        return not cls.head_labels or imitate.attentions is not None
+
+    @classmethod
+    def refuse_other_ids(cls, words: Distill) -> str | None:
+        """Why a step can't be what it says where a student has other token ids than its teacher; None where it can."""
+        if words.kept == "off" and not cls.reads_along(words.imitate):
+            return f"signals: off: {OTHER_IDS}"
+        if words.labelled_by_graph and not cls.head_labels:
+            return (
+                f"signals.engine: {words.signals.engine}: where a student has other token ids a teacher is asked by "
+                "those, which a graph of it doesn't know; say float32, bfloat16 or auto"
+            )
+        return None
 
     def scored(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """The logits at the places that have a right answer, (places, classes)."""

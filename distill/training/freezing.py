@@ -16,10 +16,11 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
     """Takes `embeddings` or the `encoder` out of what is trained; weights tied to them stay as they are, too.
 
     The embeddings are every table outside the layers, and what BERT and its like keep beside theirs. Raises
-    TrainingError for a model that has no encoder, and where nothing would be left.
+    CheckpointError for a model that has no such part, and TrainingError where nothing would be left.
     """
     for part in parts:
-        for module in _embeddings(model) if part == "embeddings" else _encoder(model):
+        family = anatomy.freezable(model.config.to_dict(), part)
+        for module in _embeddings(model) if part == "embeddings" else _encoder(model, family):
             module.requires_grad_(False)
     if parts and not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError(f"freeze: nothing of this model is left to train beside its {' and its '.join(parts)}")
@@ -33,10 +34,7 @@ def _embeddings(model: PreTrainedModel) -> Iterator[nn.Module]:
         yield body.embeddings
 
 
-def _encoder(model: PreTrainedModel) -> Iterator[nn.Module]:
-    family = anatomy.family_of(model.config.to_dict())
-    if family.kind == "decoder":
-        raise TrainingError(f"freeze: a {family.model_type} has no encoder; its embeddings can be frozen")
+def _encoder(model: PreTrainedModel, family: anatomy.Family) -> Iterator[nn.Module]:
     yield from stacks_of(model)[0]
     if family.kind == "encoder-decoder":
         yield from (

@@ -164,6 +164,9 @@ class Recipe(Settings):
             said = getattr(getattr(self, section) if section else self, word) is not None
             if said and self.task not in tasks:
                 idle.setdefault(tasks, []).append(path)
+        for place, step in enumerate(self.steps):
+            if step.distill is not None and step.distill.targets is not None and self.task not in _WRITING:
+                idle.setdefault(_WRITING, []).append(f"steps.{place}.distill.targets")
         if idle:
             told = [
                 f"{', '.join(words)}: {self.task} has no use for it; {', '.join(tasks)} have"
