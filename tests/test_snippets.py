@@ -21,6 +21,7 @@ from distill import Predictor, Quantize
 from distill.distillation import settle
 from distill.quantization import quantize
 
+_END = "── a snippet's end"
 MANY, NUMBER = "multi_label_classification", "regression"
 
 
@@ -94,9 +95,20 @@ def with_texts(code: str, texts: list) -> str:
     return changed
 
 
-def printed(done: subprocess.CompletedProcess) -> list:
+def answers_of(python: Path, codes: list[tuple[Path, list[str]]]) -> list[list]:
+    """What each code prints last, one behind the other in one process: each in its folder and with names of its own."""
+    script = ["import os"]
+    for folder, ways in codes:
+        script.append(f"os.chdir({str(folder)!r})")
+        script += [f'exec({code!r}, {{"__name__": "__main__"}}); print({_END!r})' for code in ways]
+    done = run_in(python, codes[0][0], "\n".join(script))
     assert done.returncode == 0, done.stderr[-2000:]
-    return ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    return [ast.literal_eval(told.strip().splitlines()[-1]) for told in done.stdout.split(_END)[:-1]]
+
+
+def both_ways(folders: list[tuple[Path, list]], codes: list[str]) -> list[tuple[Path, list[str]]]:
+    """Each folder's code as it stands, and with texts of its own."""
+    return [(folder, [code, with_texts(code, texts)]) for (folder, texts), code in zip(folders, codes, strict=True)]
 
 
 def as_predictor(answers: list) -> list[dict[str, float]]:
@@ -134,31 +146,29 @@ def test_the_transformers_snippet_runs_where_only_transformers_is(folders, with_
     assert missing_in(with_transformers, folders[0][0], ["distill", "onnxruntime", "onnx", "sklearn", "torch"]) == [
         "distill", "onnxruntime", "onnx", "sklearn",
     ]  # fmt: skip
-    for folder, texts in folders:
-        code, one_by_one = snippet(folder, "transformers alone"), Predictor(folder, format="transformers")
-        as_it_stands = f"exec({code!r})\n"
-        done = run_in(with_transformers, folder, as_it_stands + with_texts(code, texts))
-        assert len(ast.literal_eval(done.stdout.splitlines()[0] if done.returncode == 0 else "None")) == 2, done.stderr
-        answers = as_predictor(printed(done))
-        for answer, text in zip(answers, texts, strict=True):
+    codes = [snippet(folder, "transformers alone") for folder, _ in folders]
+    answered = answers_of(with_transformers, both_ways(folders, codes))
+    for (folder, texts), as_it_stands, answers in zip(folders, answered[::2], answered[1::2], strict=True):
+        assert len(as_it_stands) == 2
+        one_by_one = Predictor(folder, format="transformers")
+        for answer, text in zip(as_predictor(answers), texts, strict=True):
             assert answer == pytest.approx(one_by_one.predict([text])[0], abs=1e-5)
 
 
 def test_the_onnx_snippet_runs_where_only_onnxruntime_and_tokenizers_are(folders, with_onnxruntime):
     asked = ["distill", "torch", "transformers", "onnx", "onnxruntime", "tokenizers"]
     assert missing_in(with_onnxruntime, folders[0][0], asked) == ["distill", "torch", "transformers", "onnx"]
-    for folder, texts in folders:
-        code = snippet(folder, "onnxruntime and tokenizers alone")
-        assert len(printed(run_in(with_onnxruntime, folder, code))) == 2
-        answers = as_predictor(printed(run_in(with_onnxruntime, folder, with_texts(code, texts))))
-        for answer, expected in zip(answers, Predictor(folder).predict(texts), strict=True):
+    codes = [snippet(folder, "onnxruntime and tokenizers alone") for folder, _ in folders]
+    answered = answers_of(with_onnxruntime, both_ways(folders, codes))
+    for (folder, texts), as_it_stands, answers in zip(folders, answered[::2], answered[1::2], strict=True):
+        assert len(as_it_stands) == 2
+        for answer, expected in zip(as_predictor(answers), Predictor(folder).predict(texts), strict=True):
             assert list(answer) == list(expected)
             assert answer == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_predictors_snippet_runs_here(folders):
-    for folder, texts in folders:
-        code = snippet(folder, "distill's Predictor")
-        answers = printed(run_in(Path(sys.executable), folder, with_texts(code, texts)))
+    codes = [(folder, [with_texts(snippet(folder, "distill's Predictor"), texts)]) for folder, texts in folders]
+    for (folder, texts), answers in zip(folders, answers_of(Path(sys.executable), codes), strict=True):
         for answer, expected in zip(answers, Predictor(folder).predict(texts), strict=True):
             assert answer == pytest.approx(expected, abs=1e-6)

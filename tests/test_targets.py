@@ -203,7 +203,9 @@ def test_what_writes_is_timed_too(name, tmp_path, request):
     if name == "gpt2":
         data, tiny = (request.getfixturevalue(fixture) for fixture in ("causal", "gpt2"))
     else:
-        data, tiny = make_pairs(), Checkpoint(build_writer(name), make_tokenizer())
+        sides = ("num_layers", "num_decoder_layers") if name == "t5" else ("encoder_layers", "decoder_layers")
+        data = make_pairs()
+        tiny = Checkpoint(build_writer(name, **dict.fromkeys(sides, 1)), make_tokenizer())  # an export is by layer
     clock = MachineClock(Target(latency=0.9, batch=1, tokens=8), data, tmp_path, rounds=3)
     costs = clock.table(tiny, tiny, sites_of(tiny.model, ["heads"]), {"heads": 2})
     assert costs.curves["heads"].units == (2, 4) and clock.ratio(tiny, tiny) > 0
@@ -220,7 +222,7 @@ def test_a_clock_that_is_kept_makes_a_table_and_the_graph_of_a_form_once(tmp_pat
     real = latency.export
     monkeypatch.setattr(latency, "export", export)
     clock = MachineClock(Target(latency=0.9, batch=2, tokens=8), data, tmp_path, rounds=3)
-    sites, multiples = sites_of(tiny.model, ["heads", "neurons"]), {"heads": 1, "neurons": 8}
+    sites, multiples = sites_of(tiny.model, ["heads", "neurons"]), {"heads": 2, "neurons": 32}  # two widths of each
     costs = clock.table(tiny, tiny.copy(), sites, multiples)
     made = len(exported)
     assert clock.table(tiny, tiny.copy(), sites, multiples) is costs
@@ -230,7 +232,7 @@ def test_a_clock_that_is_kept_makes_a_table_and_the_graph_of_a_form_once(tmp_pat
     clock.ratio(tiny, Checkpoint(smaller, tiny.tokenizer))
     assert len(exported) == made + 1
     fewer = Checkpoint(smaller, tiny.tokenizer)
-    assert clock.table(fewer, fewer, sites_of(smaller, ["heads", "neurons"]), multiples) is not costs
+    assert clock.table(fewer, fewer, sites_of(smaller, ["heads"]), {"heads": 4}) is not costs
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
