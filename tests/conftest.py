@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import gc
 import json
 import os
 import random
@@ -143,6 +145,25 @@ def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _translations():
+    """What torch's exporter makes of each operator, which it reads out of its own sources for every graph anew."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled():
+    """What is there before a file's first test, libraries above all, is left out of every collection of garbage: each
+    training ends with one, which would go through a million objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
