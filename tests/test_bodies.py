@@ -86,6 +86,19 @@ def test_language_models_of_every_family_are_pruned_and_load_again(name, corpora
     assert (head.weight is table.weight) == old
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bart"])
+def test_how_a_model_of_uneven_layers_writes_goes_with_it(name, corpora, tmp_path):
+    after = prune(
+        whole(name), Prune(neurons=0.3, uniform=False, multiple_of=1, examples=8), data=corpora[kind_of(name)]
+    )
+    after.model.generation_config.update(max_new_tokens=7, no_repeat_ngram_size=3)
+    again = checkpoint.load(after.save(tmp_path / "step"))
+    assert (tmp_path / "step" / surgery.RECORD).is_file()
+    for model in (again.model, surgery.pad(again.model)):
+        told = model.generation_config
+        assert (told.max_new_tokens, told.no_repeat_ngram_size) == (7, 3)
+
+
 @pytest.mark.parametrize("by", ["activations", "taylor"])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart", "t5"])
 def test_other_ways_to_measure_see_the_right_tokens_of_either_side(name, by, corpora):

@@ -110,6 +110,7 @@ def load(folder: Path | str, task: Task | None = None, *, new_head: bool = False
 def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: bool) -> tuple[PreTrainedModel, set[str]]:
     """A model with a folder's weights, in the shape of its record where it has one, and the tensors that it lacks."""
     from safetensors.torch import load_file
+    from transformers import GenerationConfig
 
     from distill import surgery
 
@@ -121,6 +122,8 @@ def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: boo
         )  # fmt: skip
         return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     model = surgery.reshape(auto_class.from_config(config, dtype="float32"), shape)
+    if model.can_generate() and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     expected, fitting = model.state_dict(), {}
     for path in weight_files(folder, "model.safetensors"):
         held = load_file(path)
