@@ -17,6 +17,7 @@ from distill import checkpoint as checkpoints
 from distill.data import collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
+from distill.generation import read_config
 from distill.losses import in_portions, kl
 from distill.signals import read, tensors
 from distill.student import cut, from_config
@@ -203,6 +204,49 @@ def test_greedy_text_is_not_compared_where_no_row_is_long_enough(gpt2, causal):
     for tokens, expected in ((4, [1.0, 1.0]), (60, [None, None])):
         timing = Timing(batch=[1], rounds=3, tokens=tokens, new_tokens=3)
         assert agreements(engines, [], encoded, causal.task, timing) == expected
+
+
+def test_a_decoder_is_held_to_its_teacher_as_the_recipe_says(gpt2, causal, monkeypatch):
+    from distill.evaluation.writing import agreements
+    from distill.recipe.settings import Generation, Timing
+
+    engine, asked = Torch(gpt2.model), []
+    write = engine.generate
+    monkeypatch.setattr(
+        engine, "generate", lambda batch, words, **more: asked.append(words) or write(batch, words, **more)
+    )
+    told = causal.task.writing(Generation(beams=3))
+    timing = Timing(batch=[1], rounds=3, tokens=4, new_tokens=3)
+    assert agreements([engine], [], [gpt2.encode(causal, "test")], told, timing) == [1.0]
+    assert {words.beams for words in asked} == {3}
+
+
+def test_what_a_recipe_says_of_writing_goes_with_a_decoder_and_nothing_else_does(gpt2, causal, tmp_path):
+    from distill.recipe.settings import Generation
+
+    made = checkpoints.load(gpt2.save(tmp_path / "teacher"))
+    made.model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9)
+    causal.task.settle(made.model)
+    assert made.model.generation_config.temperature == 0.6 and made.model.generation_config.max_new_tokens is None
+    words = Generation(max_new_tokens=9, beams=2, length_penalty=0.5)
+    told = replace(causal, task=causal.task.writing(words), _encoded={})
+    assert told.facts["generation"]["beams"] == 2 and "generation" not in causal.facts
+    told.task.settle(made.model)
+    saved = read_config(made.save(tmp_path / "made"))
+    assert (saved["max_new_tokens"], saved["num_beams"], saved["length_penalty"]) == (9, 2, 0.5)
+    assert saved["do_sample"] is False and saved.get("temperature") is None
+
+
+def test_no_more_tokens_are_timed_than_are_written(gpt2, causal, tmp_path):
+    from distill.evaluation import subjects_in
+    from distill.evaluation.session import _settled
+    from distill.recipe.settings import Generation, Timing
+
+    subjects = subjects_in("teacher", gpt2.save(tmp_path / "teacher"))
+    encoded = [gpt2.encode(causal, "test")]
+    for words, expected in ((None, 32), (Generation(max_new_tokens=12), 12), (Generation(max_new_tokens=50), 32)):
+        data = replace(causal, task=causal.task.writing(words))
+        assert _settled(Timing(tokens=8), subjects, encoded, data).new_tokens == expected
 
 
 def test_a_decoder_has_no_encoder_to_freeze(gpt2, causal):

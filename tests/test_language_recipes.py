@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from language_models import CAUSAL, MASKED, save_language
 from transformers import AutoModel
 
 from distill import Predictor, library
 from distill import checkpoint as checkpoints
+from distill.cli import main
 from distill.errors import DataError
 from distill.pipeline import run
 from distill.preflight import prepare
@@ -93,6 +95,7 @@ def test_a_general_student_becomes_the_student_of_a_task(tmp_path, language_reci
         ("bert", {"task": CAUSAL}, "causal-language-modelling takes a decoder, and a bert is an encoder"),
         ("gpt2", {"task": MASKED}, "masked-language-modelling takes an encoder, and a gpt2 is a decoder"),
         ("bert", {"data": {"max_length": 80}}, "data.max_length: 80 tokens, but the teacher has 64 positions"),
+        ("gpt2", {"generation": {"max_new_tokens": 64}}, "65 tokens, but the teacher has 64 positions"),
         ("bert", {"metric": "accuracy"}, "accuracy does not fit a masked language modelling; these do: perplexity"),
     ],
 )
@@ -101,6 +104,19 @@ def test_what_can_not_work_is_told_before_anything_is_loaded(language_recipe, co
         sections = {"data": {"source": str(corpus), **sections["data"]}}
     (problem,) = problems(language_recipe(family, **sections))
     assert message in problem
+
+
+def test_words_that_mean_nothing_to_a_language_model_are_refused(language_recipe):
+    for family, sections, said in (
+        ("bert", {"generation": {"beams": 2}}, "generation: masked-language-modelling has no use for it"),
+        (
+            "gpt2",
+            {"steps": [{"distill": {"targets": "teacher"}}]},
+            "steps.0.distill.targets: causal-language",
+        ),
+    ):
+        done = CliRunner().invoke(main, ["check", str(language_recipe(family, **sections))])
+        assert done.exit_code == 2 and said in done.output, done.output
 
 
 def test_a_teacher_without_a_language_model_head_is_refused_unless_one_is_trained(language_recipe, body):
@@ -148,7 +164,10 @@ def test_what_ships_holds_its_claims_and_is_asked(language_recipe, corpus, tmp_p
 
 
 def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, tmp_path, without_memory):
-    recipe = language_recipe("gpt2", steps=[{"finetune": {"epochs": 1, "max_steps": 2}}], ship=["transformers"])
+    recipe = language_recipe(
+        "gpt2", steps=[{"finetune": {"epochs": 1, "max_steps": 2}}], ship=["transformers"],
+        generation={"max_new_tokens": 7, "beams": 2},
+    )  # fmt: skip
     run(load_recipe(recipe), tmp_path / "run", beside=tmp_path)
     folder = tmp_path / "run" / "shipped"
     findings = verify(folder, overrides=[f"data.source={corpus}"])
@@ -158,6 +177,10 @@ def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, 
     assert len(written) == 2 and all(isinstance(text, str) for text in written)
     shipped = checkpoints.load(folder / "transformers")
     assert len(shipped.tokenizer) == shipped.model.config.vocab_size, "no token was made up for padding"
+    read = shipped.tokenizer("the goal", return_tensors="pt")
+    theirs = shipped.model.generate(**read)[0]  # by the generation config that ships
+    assert shipped.model.generation_config.num_beams == 2 and len(theirs) == read["input_ids"].shape[1] + 7
+    assert "the goal" + written[0] == shipped.tokenizer.decode(theirs, skip_special_tokens=True)
 
 
 def test_where_less_is_better_plots_and_budgets_turn_round():

@@ -147,15 +147,16 @@ class Splits:
     @property
     def facts(self) -> dict[str, Any]:
         """All that a result can depend on in this data."""
+        task = self.task
         return {
             "sha256": self.fingerprint,
             "max_length": self.max_length,
-            "labels": list(self.task.labels),
-            "problem": self.task.problem,
-            "metric": self.task.metric,
+            "labels": list(task.labels),
+            "problem": task.problem,
+            "metric": task.metric,
             "seed": self.seed,
             **self.words.model_dump(mode="json", exclude_none=True, include=_TRAINED_ON),
-            **({"generation": self.task.words.model_dump(mode="json")} if self.task.generates else {}),
+            **({"generation": task.words.model_dump(mode="json")} if task.generates or task.said else {}),
         }
 
     def _hash(self, names: Sequence[str]) -> str:

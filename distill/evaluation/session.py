@@ -200,7 +200,7 @@ def _settled(
         sizes = [anatomy.size(checkpoints.read_config(subject.folder), "positions") for subject in subjects]
         room = min((size for size in sizes if size is not None), default=None)
         written = [int(np.median(rows.targets.lengths)) for rows in encoded if rows.decoder_start is not None]
-        new = max(2, timing.new_tokens or min(written, default=_NEW_TOKENS))
+        new = max(2, timing.new_tokens or min(*(written or [_NEW_TOKENS]), data.task.words.max_new_tokens))
         told["new_tokens"] = new if room is None else min(new, room - 1)
         if room is not None and not written:  # what a decoder reads and what it writes share its positions
             told["new_tokens"] = min(new, room // 2)

@@ -24,19 +24,19 @@ def agreements(
     """How much of what each engine writes is what the first one, the teacher, writes.
 
     Where texts are what is scored, the share of test texts that are the same to the letter. A decoder goes on from the
-    beginning of up to 64 test rows, greedily; the share of tokens that are the same, place by place. None of one that
-    cuts the test texts otherwise, and so goes on from others, nor where no row is as long as `timing.tokens`.
+    beginning of up to 64 test rows, as the task's words say; the share of tokens that are the same, place by place.
+    None of one that cuts the test texts otherwise, and so goes on from others, nor where no row is as long as
+    `timing.tokens`.
     """
     if task.generates:
         return [float((one.predictions == qualities[0].predictions).mean()) for one in qualities]
-    words = settings.Generation(max_new_tokens=timing.new_tokens)
     found: list[float | None] = []
     first = None
     for engine, rows in zip(engines, encoded, strict=True):
         if not cut_alike(rows, encoded[0]):
             found.append(None)
             continue
-        written = _go_on(engine, rows, words, timing)
+        written = _go_on(engine, rows, task.words, timing)
         first = written if first is None else first
         found.append(float((written == first).mean()) if written.size else None)
     return found

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from distill import safety
+from distill.errors import CheckpointError
 from distill.recipe import settings
 
 _NEVER = np.float32(-np.inf)
@@ -127,10 +128,18 @@ def rules_of(config: Mapping[str, Any]) -> Rules:
     )
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's generation_config.json; nothing where it has none. Raises CheckpointError."""
+    path = folder / "generation_config.json"
+    told = safety.read_json(path) if path.is_file() else {}
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: says nothing of how text is written")
+    return told
+
+
 def read_rules(folder: Path) -> Rules:
     """The rules of a checkpoint's folder: of its generation_config.json, or of its config where it has none."""
-    path = folder / "generation_config.json"
-    return rules_of(safety.read_json(path if path.is_file() else folder / "config.json"))
+    return rules_of(read_config(folder) or safety.read_json(folder / "config.json"))
 
 
 def words_of(folder: Path) -> settings.Generation | None:
@@ -138,10 +147,9 @@ def words_of(folder: Path) -> settings.Generation | None:
 
     What it doesn't say is as a recipe has it that doesn't.
     """
-    path = folder / "generation_config.json"
-    if not path.is_file():
+    told = read_config(folder)
+    if not told:
         return None
-    told = safety.read_json(path)
     said = {
         "max_new_tokens": told.get("max_new_tokens") or told.get("max_length"),
         "beams": told.get("num_beams"),

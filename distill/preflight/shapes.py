@@ -200,6 +200,8 @@ def check_length(plan: Plan) -> None:
         if TASKS[recipe.task].generates:
             asked["data.target_length"] = recipe.data.target_length
             asked["generation.max_new_tokens"] = (recipe.generation or settings.Generation()).max_new_tokens
+        elif TASKS[recipe.task].continues and recipe.generation is not None:
+            asked["generation.max_new_tokens, and one to go on from"] = recipe.generation.max_new_tokens + 1
         if who == "student":
             targets = [(place, step.prune.to) for place, step in enumerate(recipe.steps) if step.prune is not None]
             asked |= {f"steps.{place}.prune.to.tokens": to.tokens for place, to in targets if to is not None}

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill import anatomy
+from distill import anatomy, generation
 from distill.checkpoint import marian
 from distill.data.encoding import NO_LIMIT, UNLIMITED
-from distill.data.readers import Cutter
+from distill.data.readers import WRITTEN, Cutter
 from distill.data.windows import shared_tokens
 from distill.engines import files_of
 from distill.errors import CheckpointError
@@ -84,8 +84,10 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     kind = kind_of(config)
     if kind.windows or kind.continues:
         tokenizer.no_truncation()
-    prefix = str(config.get("prefix") or "") if kind_of(config).generates else ""
-    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"), prefix)
+    prefix = str(config.get("prefix") or "") if kind.generates else ""
+    says = generation.read_config(folder).get("max_new_tokens") is not None
+    written = generation.words_of(folder).max_new_tokens if says else WRITTEN
+    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"), prefix, written)
 
 
 def _windows(config: dict[str, Any], words: dict[str, Any], asked: int | None = None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distill.recipe.settings import Generation, Kept
+from distill.recipe.settings import Kept
 from distill.tasks.task import NO_TARGET, Array, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from distill.data import Batch, Encoded
     from distill.engines import Engine
@@ -178,12 +179,17 @@ class CausalLanguageModelling(LanguageModelling):
         """Also GPT-2's older name."""
         return architecture.endswith((cls.head, "LMHeadModel"))
 
+    def settle(self, model: PreTrainedModel) -> None:
+        """How texts are written, where a recipe says so; else what the model has of its teacher stays."""
+        if self.said:
+            self._settle_writing(model)
+
     def ask(self, engine: Engine, batch: Batch, encoded: Encoded) -> Array:
         """An answer a row; for what a user asks the tokens that are written on, (rows, tokens), filled up with −1."""
         if encoded.about is None:
             return super().ask(engine, batch, encoded)
         room = min(encoded.about[row].room for row in batch["rows"])
-        written = engine.generate(batch, Generation(max_new_tokens=room))
+        written = engine.generate(batch, self.words.model_copy(update={"max_new_tokens": room}))
         found = np.full((len(written), room), -1, dtype=np.int64)
         for row, tokens in enumerate(written):
             found[row, : len(tokens)] = tokens

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.engines import Engine
 
 Array = np.ndarray
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 NO_TARGET = -100  # a place where no class is right: what torch's losses leave out
 OTHER_IDS = "the teacher reads other token ids than the student, so it must be asked beforehand; leave `signals` out"
 
@@ -38,6 +39,7 @@ class Task:
     labels: tuple[str, ...]
     metric: str
     words: Generation = field(default_factory=Generation)  # how texts are written
+    said: bool = False  # whether a recipe, or a checkpoint, says how
 
     name: ClassVar[str]
     auto_class: ClassVar[str]
@@ -86,10 +88,20 @@ class Task:
 
     def writing(self, words: Generation | None) -> Task:
         """The same task with other words for how texts are written, where it writes any."""
-        return replace(self, words=words) if words is not None and self.writes else self
+        return replace(self, words=words, said=True) if words is not None and self.writes else self
 
     def settle(self, model: PreTrainedModel) -> None:
         """Writes down, in a model's configs, what whoever answers with it must know; nothing for most tasks."""
+
+    def _settle_writing(self, model: PreTrainedModel) -> None:
+        """How texts are written, in a model's generation config, which then draws nothing at random."""
+        told, many = model.generation_config, self.words.beams > 1
+        told.update(
+            max_new_tokens=self.words.max_new_tokens, max_length=None, num_beams=self.words.beams, do_sample=False,
+            length_penalty=self.words.length_penalty if many else None,
+            early_stopping=self.words.early_stopping if many else None,
+            **dict.fromkeys(_OF_SAMPLING),
+        )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------- what is trained
 

@@ -61,12 +61,7 @@ class TextToText(Task):
         """Writes down, in a model's configs, what whoever answers with it must know."""
         for key, value in self.head_config.items():
             setattr(model.config, key, value)
-        told = model.generation_config
-        told.max_new_tokens, told.num_beams, told.do_sample = self.words.max_new_tokens, self.words.beams, False
-        many = self.words.beams > 1
-        told.length_penalty = self.words.length_penalty if many else None
-        told.early_stopping = self.words.early_stopping if many else None
-        told.max_length = None
+        self._settle_writing(model)
 
     # -------------------------------------------------------------------------------------------- what is trained
 

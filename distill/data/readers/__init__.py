@@ -3,7 +3,7 @@
 from distill.data.readers.classification import ClassificationReader
 from distill.data.readers.language import LanguageReader
 from distill.data.readers.question_answering import AnswerReader
-from distill.data.readers.reader import Cutter, Reader
+from distill.data.readers.reader import WRITTEN, Cutter, Reader
 from distill.data.readers.token_classification import TokenReader
 from distill.data.readers.writing import WritingReader
 from distill.tasks import CausalLanguageModelling, MaskedLanguageModelling
@@ -21,4 +21,4 @@ READERS: dict[str, Reader] = {
 
 LANGUAGE = ("masked-language-modelling", "causal-language-modelling")  # which share the words of packing
 
-__all__ = ["LANGUAGE", "READERS", "Cutter", "Reader"]
+__all__ = ["LANGUAGE", "READERS", "WRITTEN", "Cutter", "Reader"]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MASKS = ("[MASK]", "<mask>")
-_WRITTEN = 40  # tokens behind a user's text
 _BLOCK = 512  # tokens, where neither the recipe nor the model says less
 
 
@@ -101,9 +100,10 @@ class LanguageReader:
                 about.append(_blanks(text, encoding, cutter))
                 sheet.add(encoding)
                 continue
-            most = max(cutter.longest - _WRITTEN, cutter.longest // 2)  # of a long text the end is read
+            most = max(cutter.longest - cutter.written, cutter.longest // 2)  # of a long text the end is read
             sheet.write(encoding.ids[-most:], encoding.type_ids[-most:], cut=len(encoding.ids) > most)
-            about.append(Start(min(_WRITTEN, cutter.longest - min(most, len(encoding.ids))), cutter.tokenizer))
+            room = min(cutter.written, cutter.longest - min(most, len(encoding.ids)))
+            about.append(Start(room, cutter.tokenizer, encoding.ids[-most:]))
         return sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=cutter.typed, about=about)
 
 
@@ -121,14 +121,15 @@ class Blanks:
 
 @dataclass(frozen=True)
 class Start:
-    """How many tokens there is room for behind a text, and the tokenizer that reads them."""
+    """How many tokens there is room for behind a text, the tokenizer that reads them, and the text's own."""
 
     room: int
     tokenizer: Tokenizer
+    before: list[int]
 
     def read(self, tokens: list[int]) -> str:
-        """Tokens as text, without special ones."""
-        return self.tokenizer.decode(tokens)
+        """Tokens as the text goes on with them, its first blank included; without special ones."""
+        return self.tokenizer.decode([*self.before, *tokens])[len(self.tokenizer.decode(self.before)) :]
 
 
 def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:

@@ -12,6 +12,8 @@ from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task
 
+WRITTEN = 40  # tokens behind a user's text, where a checkpoint doesn't say how many
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from tokenizers import Tokenizer
@@ -23,7 +25,7 @@ class Cutter:
     """What cuts a user's texts where a checkpoint is served: its tokenizer, and what the tokenizer doesn't say.
 
     `longest` is how many tokens the model reads at once, `stride` how many of them windows share,
-    `prefix` what stands before each text.
+    `prefix` what stands before each text, `written` how many tokens are written behind one.
     """
 
     tokenizer: Tokenizer
@@ -32,6 +34,7 @@ class Cutter:
     longest: int
     stride: int | None = None
     prefix: str = ""
+    written: int = WRITTEN
 
 
 class Reader(Protocol):

@@ -8,7 +8,7 @@ from distill.recipe.settings.base import Settings
 
 
 class Generation(Settings):
-    """How text is written: greedily, or by the best of some beams. It is the same in torch and in a graph."""
+    """How text is written, in torch as in graphs: where it is scored, timed and compared, and by what ships."""
 
     max_new_tokens: int = Field(128, ge=1, description="tokens after which a text ends, whether it is done or not")
     beams: int = Field(1, ge=1, description="beams of the search; 1 is greedy")

@@ -62,7 +62,7 @@ class Timing(Settings):
         None,
         ge=2,
         description="tokens that are written for an example, whatever would end them; the median of the test split's "
-        "texts to write when not said, 32 where it has none",
+        "texts to write when not said, 32 where it has none, and no more than `generation.max_new_tokens`",
     )
     threads: int = Field(1, ge=1, description="threads an engine may use")
     rounds: int = Field(10, ge=3, description="measured answers for each engine and batch")

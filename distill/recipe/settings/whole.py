@@ -86,7 +86,7 @@ class Recipe(Settings):
     teacher: Annotated[Teacher, short("card")] = Field(description="whom the student learns from")
     student: Student = Field(description="who learns")
     data: Data = Field(description="what both are trained and measured on")
-    generation: Generation | None = Field(None, description="how text is written, for tasks whose answer is one")
+    generation: Generation | None = Field(None, description="how text is written, for checkpoints that write some")
     steps: list[Step] = Field(min_length=1, description="what is done to the student, in this order")
     control: Annotated[list[Control], Field(min_length=1), BeforeValidator(_listed)] | None = Field(
         None,
@@ -184,6 +184,16 @@ class Recipe(Settings):
                 "teacher.ensemble: a text is written token by token by one model, so an ensemble writes none and its "
                 "score can't be measured; name one teacher"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_of_writers_alone(self) -> Recipe:
+        for position, step in enumerate(self.steps):
+            if step.distill is not None and step.distill.targets is not None and self.task not in _WRITING:
+                raise ValueError(
+                    f"steps.{position}.distill.targets: {self.task} learns no texts that a teacher writes; "
+                    f"{', '.join(_WRITING)} do; leave it out"
+                )
         return self
 
     @model_validator(mode="after")
