@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -12,14 +13,18 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, load_tiny, make_splits
+from conftest import LABELS, load_tiny, make_splits, make_tokenizer
+from language_models import save_language
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from shipped import make_recipe, make_run, ship_it
+from writers import build_writer, make_pairs
 
-from distill import Predictor, Quantize
+from distill import Predictor, Quantize, checkpoint, export
 from distill.distillation import settle
+from distill.generation import read_config
 from distill.quantization import quantize
+from distill.shipping import snippets
 
 _END = "── a snippet's end"
 MANY, NUMBER = "multi_label_classification", "regression"
@@ -172,3 +177,98 @@ def test_the_predictors_snippet_runs_here(folders):
     for (folder, texts), answers in zip(folders, answers_of(Path(sys.executable), codes), strict=True):
         for answer, expected in zip(answers, Predictor(folder).predict(texts), strict=True):
             assert answer == pytest.approx(expected, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- what writes
+
+DECODERS = ("gpt2", "llama")
+ASKED = ["the goal match", "a bank and", "the score of a star"]
+# What generation configs of such checkpoints say. Each changes what a tiny one writes; the first of each says nothing.
+RULES = {
+    "bart": [
+        {},
+        {"forced_bos_token_id": 14, "forced_eos_token_id": 3},
+        {"no_repeat_ngram_size": 2, "min_length": 7},
+    ],
+    "marian": [
+        {},
+        {"bad_words_ids": [[0], [5, 5]], "forced_eos_token_id": [3]},
+        {"eos_token_id": [3, 5], "min_length": 3},
+    ],
+    "t5": [
+        {},
+        {"repetition_penalty": 1.7, "no_repeat_ngram_size": 4},
+        {"suppress_tokens": [0, 5], "begin_suppress_tokens": [8, 9, 10], "min_new_tokens": 4},
+    ],
+    "llama": [
+        {},
+        {"eos_token_id": [2, 6, 68, 69], "min_new_tokens": 3},
+        {"max_new_tokens": 9, "no_repeat_ngram_size": 3},
+    ],
+    "gpt2": [
+        {},
+        {"bad_words_ids": [[0], [122, 122]], "repetition_penalty": 1.3, "eos_token_id": 0, "forced_eos_token_id": 0},
+    ],
+}  # fmt: skip
+
+
+def build(folder: Path, family: str) -> Path:
+    """A tiny checkpoint that writes, in a card's folder: in transformers, and as its fp32 graph."""
+    if family in DECODERS:
+        made = checkpoint.load(save_language(folder / "made", family))
+    else:
+        made = checkpoint.Checkpoint(build_writer(family), make_tokenizer())
+        make_pairs().task.settle(made.model)
+    made.save(folder / "transformers")
+    export.write_settings(made, folder / "onnx")
+    made.tokenizer.save_pretrained(folder / "onnx")
+    export.export(made, folder / "onnx" / "model.onnx")
+    return folder
+
+
+def snippets_of(family: str, how: dict) -> tuple[str, str]:
+    """A card's snippets, of transformers and of ONNX Runtime, for a checkpoint with a generation config."""
+    task = "causal-language-modelling" if family in DECODERS else "translation"
+    facts = {"problem": task.replace("-", "_"), "formats": ["onnx-fp32"], "preprocessing": {"max_length": 40}}
+    facts["generation"] = how
+    both = snippets.transformers_alone(task, facts), snippets.onnxruntime_alone(task, facts)
+    return tuple(with_texts(code, ASKED) for code in both)
+
+
+def by_generate(folder: Path, family: str, **words: object) -> list[str]:
+    """What the folder's own `generate` makes of the texts, by its generation_config.json."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    kind = AutoModelForCausalLM if family in DECODERS else AutoModelForSeq2SeqLM
+    model, tokenizer = (one.from_pretrained(folder / "transformers") for one in (kind, AutoTokenizer))
+    rows = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in ASKED]
+    return [tokenizer.decode(model.generate(**row, **words)[0], skip_special_tokens=True) for row in rows]
+
+
+@pytest.mark.parametrize("family", RULES)
+def test_snippets_write_what_generate_writes(family, with_onnxruntime, tmp_path, monkeypatch, capsys):
+    folder, codes, expected = build(tmp_path, family), [], []
+    plain = read_config(folder / "onnx")
+    for rules in RULES[family]:
+        how = {**plain, **rules}
+        (folder / "transformers" / "generation_config.json").write_text(json.dumps(how))
+        pipeline, code = snippets_of(family, how)
+        codes.append(f"open('onnx/generation_config.json', 'w').write({json.dumps(how)!r})\n{code}")
+        expected.append(by_generate(folder, family, **({} if "max_new_tokens" in how else {"max_new_tokens": 40})))
+        if family == "llama":
+            monkeypatch.chdir(folder)
+            capsys.readouterr()
+            exec(pipeline, {})
+            found = ast.literal_eval(capsys.readouterr().out.strip().splitlines()[-1])
+            assert [one["generated_text"] for (one,) in found] == expected[-1]
+    done = run_in(with_onnxruntime, folder, "\n".join(codes))
+    assert printed(done) == expected[-1]
+    assert [ast.literal_eval(line) for line in done.stdout.splitlines()] == expected
+    assert all(texts != expected[0] for texts in expected[1:]), "a rule that changes nothing tests nothing"
+    assert "scores" not in codes[0], "a checkpoint without rules has a short snippet"
+
+
+def test_a_card_says_what_its_snippet_leaves_out():
+    told = {"num_beams": 4, "do_sample": False, "length_penalty": 2.0, "encoder_repetition_penalty": 1.2}
+    assert "of `num_beams`, `encoder_repetition_penalty`: transformers" in snippets.left_out({"generation": told})
+    assert snippets.left_out({"generation": {"num_beams": 1, "do_sample": None, "max_new_tokens": 9}}) is None

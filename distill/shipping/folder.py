@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill import checkpoint as checkpoints
-from distill import disk, tasks
+from distill import disk, generation, tasks
 from distill.engines import GRAPHS, files_of, graph_in
 from distill.errors import CheckpointError
 from distill.recipe import to_yaml
@@ -86,7 +86,7 @@ def _fill(
     facts = _facts(target, recipe, report, asked, torch_folder)
     rows = claims.rows_of(report)
     facts["claims"] = [claim.model_dump() for claim in [*claims.of_rows(rows, facts["formats"]), *facts["claims"]]]
-    aside = {word: facts.pop(word) for word in ("typed", "mask")}
+    aside = {word: facts.pop(word) for word in ("typed", "mask", "generation")}
     told = {**facts, **aside, "extras": [path.name for path in target.iterdir()]}
     (target / "README.md").write_text(write_card(recipe, report, told), encoding="utf-8")
     for path in target.rglob("*"):
@@ -103,13 +103,11 @@ def _copy_checkpoint(source: Path, target: Path, weights: list[str], longest: in
         _plain(source / name)
     preprocessing.write_json(target / "config.json", config)
     preprocessing.write_tokenizer(source, target, config, longest)
-    written = [source / _GENERATION] if (source / _GENERATION).is_file() else []
+    written = [source / _GENERATION] if (source / _GENERATION).is_file() else []  # what begins and ends a text
     for path in [*preprocessing.vocabularies(source), *(source / name for name in weights), *written]:
         _copy(path, target / path.name)
         for more in source.glob(f"{path.name}.data"):  # a graph's weights beside it
             _copy(more, target / more.name)
-    if (source / "generation_config.json").is_file():  # what begins and ends a text that is written
-        _copy(source / "generation_config.json", target / "generation_config.json")
 
 
 def _clean_config(config: Any) -> dict[str, Any]:
@@ -194,6 +192,7 @@ def _facts(
         "claims": claims.of_probe(logits),
         "typed": preprocessing.typed(preprocessing.words_of(inside)),
         "mask": preprocessing.mask_token(preprocessing.words_of(inside)),
+        "generation": generation.read_config(inside) if task.writes else {},
     }
 
 

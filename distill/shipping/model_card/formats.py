@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from distill.engines import GRAPHS, ROUNDED
+from distill.engines import GRAPHS, ROUNDED, pair
+from distill.tasks import restored
 
 
 def contents(facts: Mapping[str, Any]) -> str:
@@ -14,8 +16,10 @@ def contents(facts: Mapping[str, Any]) -> str:
     if "transformers" in facts["formats"]:
         lines.append("transformers/      config, safetensors and tokenizer; stock from_pretrained loads it")
     if bits := fewest_bits(facts):
-        graph = GRAPHS[f"onnx-{bits}"]
-        lines.append(f"onnx/              model.onnx (fp32), {graph}, tokenizer.json, config.json (label names)")
+        graphs = [f"{name} (fp32)" for name in graph_files(facts, "onnx-fp32")] + graph_files(facts, f"onnx-{bits}")
+        named = "config.json (label names)" if facts["labels"] else "config.json"
+        more = ["tokenizer.json", named, *(["generation_config.json"] if facts["generation"] else [])]
+        lines.append(f"onnx/              {', '.join([*graphs, *more])}")
     lines += [
         "recipe.yaml        how it was made",
         "report.json        every figure, for programs",
@@ -26,6 +30,12 @@ def contents(facts: Mapping[str, Any]) -> str:
     if "report.html" in facts["extras"]:
         lines.append("report.html        the report as a page, with plots")
     return code("\n".join(lines), "")
+
+
+def graph_files(facts: Mapping[str, Any], form: str) -> list[str]:
+    """The names of the files that a graph consists of: one, or an encoder-decoder's two."""
+    graph = Path(GRAPHS[form])
+    return [file.name for file in (pair(graph) if restored(facts["problem"], facts["labels"]).generates else [graph])]
 
 
 def fewest_bits(facts: Mapping[str, Any]) -> str | None:

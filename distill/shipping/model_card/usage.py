@@ -7,7 +7,8 @@ from typing import Any
 
 from distill.recipe.settings import Recipe
 from distill.shipping import snippets
-from distill.shipping.model_card.formats import code, fewest_bits
+from distill.shipping.model_card.formats import code, fewest_bits, graph_files
+from distill.shipping.model_card.origin import listed
 
 
 def use(recipe: Recipe, facts: Mapping[str, Any]) -> str:
@@ -22,8 +23,11 @@ def use(recipe: Recipe, facts: Mapping[str, Any]) -> str:
         parts.append(f"{asked}\n\n{code(snippets.transformers_alone(recipe.task, facts))}")
     if fewest_bits(facts):
         asked = "### onnxruntime and tokenizers alone\n\n`pip install onnxruntime tokenizers numpy`"
-        note = f"The graphs use opset {facts['opset']}. `onnx/model.onnx` is the same in fp32."
-        parts.append(f"{asked}\n\n{code(snippets.onnxruntime_alone(recipe.task, facts))}\n\n{note}")
+        fp32 = [f"`onnx/{name}`" for name in graph_files(facts, "onnx-fp32")]
+        same = "is" if len(fp32) == 1 else "are"
+        notes = [f"The graphs use opset {facts['opset']}. {listed(fp32)} {same} the same in fp32."]
+        notes += [told] if (told := snippets.left_out(facts)) else []
+        parts.append("\n\n".join([asked, code(snippets.onnxruntime_alone(recipe.task, facts)), *notes]))
     parts.append(
         "### distill's Predictor\n\n`pip install distill-toolkit`. It serves the smallest graph where there is one, "
         f"without torch, and may be asked from many threads.\n\n{code(snippets.predictor(recipe.task, facts))}"

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from distill.shipping.snippets import classification, language, question_answering, token_classification, writing
+from distill.shipping.snippets.choosing import left_out
 from distill.shipping.snippets.common import from_hub
 
 WRITERS: dict[str, ModuleType] = {
@@ -23,7 +24,7 @@ WRITERS: dict[str, ModuleType] = {
     "summarization": writing,
 }
 
-__all__ = ["WRITERS", "from_hub", "onnxruntime_alone", "predictor", "transformers_alone"]
+__all__ = ["WRITERS", "from_hub", "left_out", "onnxruntime_alone", "predictor", "transformers_alone"]
 
 
 def transformers_alone(task: str, facts: Mapping[str, Any]) -> str:

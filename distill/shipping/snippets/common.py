@@ -8,20 +8,23 @@ from typing import Any
 from distill.engines import GRAPHS
 
 
-def opened(facts: Mapping[str, Any], *, labels: bool = True, cuts: str = "cuts at {} tokens and pads") -> list[str]:
-    """The imports, the tokenizer, the session of the smallest graph, and the names of the labels."""
+def opened(
+    facts: Mapping[str, Any], *, labels: bool = True, more: Sequence[str] = (), cuts: str = "cuts at {} tokens and pads"
+) -> list[str]:
+    """The imports, the tokenizer, the session of the smallest graph, the names of the labels, and `more` lines."""
     graph = next(file for form, file in GRAPHS.items() if form in facts["formats"])
     told = cuts.format(facts["preprocessing"]["max_length"])
-    named = ['labels = json.loads(Path("onnx/config.json").read_text(encoding="utf-8"))["id2label"]']
+    if labels:
+        more = ['labels = json.loads(Path("onnx/config.json").read_text(encoding="utf-8"))["id2label"]', *more]
     return [
-        *(["import json", "from pathlib import Path", ""] if labels else []),
+        *(["import json", "from pathlib import Path", ""] if any("json.loads" in line for line in more) else []),
         "import numpy as np",
         "import onnxruntime",
         "from tokenizers import Tokenizer",
         "",
         f'tokenizer = Tokenizer.from_file("onnx/tokenizer.json")  # {told}',
         f'session = onnxruntime.InferenceSession("onnx/{graph}", providers=["CPUExecutionProvider"])',
-        *(named if labels else []),
+        *more,
         "",
         "",
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill.data.readers import WRITTEN
+from distill.shipping.snippets.choosing import READ, chosen, ends, indented, over
 from distill.shipping.snippets.common import fed, opened, softmax, written
 
 
@@ -25,38 +27,45 @@ def _causal(facts: Mapping[str, Any]) -> bool:
 
 def transformers_alone(facts: Mapping[str, Any]) -> str:
     """A pipeline of stock transformers."""
-    asked = (
-        ['write = pipeline("text-generation", model="./transformers")', "print(write(texts, max_new_tokens=40))"]
-        if _causal(facts)
-        else ['fill = pipeline("fill-mask", model="./transformers")', "print(fill(texts))"]
-    )
+    asked = ['fill = pipeline("fill-mask", model="./transformers")', "print(fill(texts))"]
+    if _causal(facts):
+        how = facts["generation"]
+        more = [] if how.get("max_new_tokens") else [f"max_new_tokens={WRITTEN}"]
+        more += [] if how.get("do_sample") else ["do_sample=False"]  # a pipeline's own default draws at random
+        asked = [
+            'write = pipeline("text-generation", model="./transformers")',
+            f"print(write({', '.join(['texts', *more])}))",
+        ]
     return "\n".join(["from transformers import pipeline", "", given(facts), *asked])
 
 
 def _write_on(facts: Mapping[str, Any]) -> str:
-    """The likeliest token each time; what was read stays in the graph's past."""
+    """The likeliest token each time that generation_config.json allows; what was read stays in the graph's past."""
+    most = 'how["max_new_tokens"]' if facts["generation"].get("max_new_tokens") else str(WRITTEN)
+    token = indented(chosen(facts, start="start", last="start + most - 1"))
+    reads = [READ] if any("how[" in line for line in (most, *ends(facts), *token)) else []
     return "\n".join(
         [
-            *opened(facts, labels=False)[:-2],
-            "tokenizer.no_padding()",
-            "",
-            "",
-            "def write(text, most=40):",
+            *opened(facts, labels=False, more=[*reads, *ends(facts), "tokenizer.no_padding()"]),
+            f"def write(text, most={most}):",
             "    past = {",
             "        one.name: np.zeros((1, one.shape[1], 0, one.shape[3]), dtype=np.float32)",
             "        for one in session.get_inputs()",
             '        if one.name.startswith("past_key_values.")',
             "    }",
             '    names = ["logits", *(name.replace("past_key_values", "present") for name in past)]',
-            "    tokens, found, seen = tokenizer.encode(text).ids, [], 0",
-            "    while len(found) < most:",
-            "        seen += len(tokens)",
-            "        mask = np.ones((1, seen), dtype=np.int64)",
-            '        feed = {"input_ids": np.array([tokens]), "attention_mask": mask, **past}',
+            "    tokens = unread = tokenizer.encode(text).ids",
+            "    start = len(tokens)",
+            "    while len(tokens) < start + most:",
+            "        mask = np.ones((1, len(tokens)), dtype=np.int64)",
+            '        feed = {"input_ids": np.array([unread]), "attention_mask": mask, **past}',
             "        logits, *made = session.run(names, feed)",
-            "        past, tokens = dict(zip(past, made, strict=True)), [int(logits[0, -1].argmax())]",
-            "        found += tokens",
-            "    return text + tokenizer.decode(found)",
+            "        past = dict(zip(past, made, strict=True))",
+            *token,
+            "        unread = [token]",
+            "        tokens = tokens + unread",
+            *indented(over(facts)),
+            "    return text + tokenizer.decode(tokens)[len(tokenizer.decode(tokens[:start])) :]",
             "",
             "",
             given(facts),

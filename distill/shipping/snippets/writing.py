@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.engines import GRAPHS
+from distill.shipping.snippets.choosing import READ, chosen, ends, indented, over
 from distill.shipping.snippets.common import written
 
 _TEXTS = ["A text of yours.", "Another one, as long as you like: what is too long is cut."]
@@ -39,9 +40,10 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
 
 
 def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
-    """ONNX Runtime, tokenizers and NumPy: the likeliest token each time, without beams."""
+    """ONNX Runtime, tokenizers and NumPy: the likeliest token each time that generation_config.json allows."""
     small = next(file for form, file in GRAPHS.items() if form in facts["formats"]).removeprefix("model")
     rule = facts["preprocessing"]
+    start = "decoder_start_token_id" if "decoder_start_token_id" in facts["generation"] else "bos_token_id"
     return "\n".join(
         [
             "import json",
@@ -52,7 +54,8 @@ def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
             "from tokenizers import Tokenizer",
             "",
             f'tokenizer = Tokenizer.from_file("onnx/tokenizer.json")  # cuts at {rule["max_length"]} tokens and pads',
-            'how = json.loads(Path("onnx/generation_config.json").read_text(encoding="utf-8"))',
+            READ,
+            *ends(facts),
             'prefix = json.loads(Path("onnx/config.json").read_text(encoding="utf-8")).get("prefix") or ""',
             "encoder, decoder = (",
             '    onnxruntime.InferenceSession(f"onnx/{name}' + small + '", providers=["CPUExecutionProvider"])',
@@ -71,15 +74,16 @@ def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
             "        for one in decoder.get_inputs()",
             '        if one.name.startswith("past_key_values.") and one.name not in source',
             "    }",
-            '    token, text = how["decoder_start_token_id"], []',
-            '    while token != how["eos_token_id"] and len(text) < how["max_new_tokens"]:',
-            '        feed = {"input_ids": np.array([[token]]), "encoder_attention_mask": mask, **past, **source}',
-            '        names = ["logits", *(name.replace("past_key_values", "present") for name in past)]',
+            '    names = ["logits", *(name.replace("past_key_values", "present") for name in past)]',
+            f'    tokens = [how["{start}"]]',
+            '    while len(tokens) <= how["max_new_tokens"]:',
+            '        feed = {"input_ids": np.array([tokens[-1:]]), "encoder_attention_mask": mask, **past, **source}',
             "        logits, *made = decoder.run(names, feed)",
             "        past = dict(zip(past, made, strict=True))",
-            "        token = int(logits[0, -1].argmax())",
-            "        text.append(token)",
-            "    return tokenizer.decode(text, skip_special_tokens=True)",
+            *indented(chosen(facts, start="1", last='how["max_new_tokens"]')),
+            "        tokens.append(token)",
+            *indented(over(facts)),
+            "    return tokenizer.decode(tokens[1:], skip_special_tokens=True)",
             "",
             "",
             given(facts),
