@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import texts, tiny
 
 from distill import export, surgery
@@ -11,6 +12,7 @@ from distill.checkpoint import Checkpoint
 from distill.engines import Torch, files_of, open_graph
 from distill.evaluation import one_answer
 from distill.generation import OnnxGenerator
+from distill.generation.rules import Rules
 from distill.recipe.settings import Generation
 
 DECODERS = ["gpt2", "opt", "llama", "qwen2"]
@@ -144,3 +146,16 @@ def test_layers_with_different_numbers_of_heads_keep_pasts_of_their_own(name, he
     pasts = [given.shape[1] for given in graph.decoder.get_inputs() if given.name.endswith(".key")]
     assert pasts == [len(kept) for kept in heads]
     assert graph.generate(texts(3, 7), words) == Torch(model).generate(texts(3, 7), words)
+
+
+@pytest.mark.parametrize(("pad", "counts"), [(1, True), (0, False)])
+def test_padding_counts_as_repeated_only_where_texts_begin_with_it(pad, counts):
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    ids = np.array([[1, 5, 0, 6], [1, 7, 0, 7]])
+    scores = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
+    found = Rules(start=1, pad=pad, repetition=1.7).apply(scores, ids, 1, 8)
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor(ids), torch.tensor(scores)).numpy()
+    if not counts:
+        theirs[:, pad] = scores[:, pad]
+    np.testing.assert_allclose(found, theirs, rtol=1e-6)

@@ -33,9 +33,8 @@ def answer_with_torch(folder: Path) -> None:
     given = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64)
     with torch.inference_mode():
         if model.can_generate():
-            model.generate(
-                input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=1, num_beams=1, do_sample=False
-            )
+            one = {"max_new_tokens": 1, "min_new_tokens": 0, "min_length": 0, "num_beams": 1, "do_sample": False}
+            model.generate(input_ids=given, attention_mask=torch.ones_like(given), **one)
         else:
             model(input_ids=given)
 

@@ -55,10 +55,11 @@ class Rules:
         if self.repetition != 1:
             there = np.take_along_axis(scores, texts, axis=1)
             there = np.where(there < 0, there * self.repetition, there / self.repetition)
-            given = scores[:, self.pad].copy() if self.pad is not None else None
+            spared = self.pad if self.pad != self.start else None
+            given = scores[:, spared].copy() if spared is not None else None
             np.put_along_axis(scores, texts, there.astype(scores.dtype), axis=1)
-            if given is not None:  # padding was not there
-                scores[:, self.pad] = given
+            if given is not None:  # padding was not there, unless texts begin with it
+                scores[:, spared] = given
         if 0 < self.once <= length:
             runs = sliding_window_view(texts, self.once, axis=1)  # (rows, places, tokens in a row)
             again = (runs[..., :-1] == texts[:, None, length - self.once + 1 :]).all(-1)
