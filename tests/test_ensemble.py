@@ -274,7 +274,7 @@ def test_teachers_that_do_not_fit_each_other_are_refused_before_anything_is_load
     assert "what several teachers say together are logits" in problem
     assert preflight.prepare(load(recipe_file(teacher=two(headed, other), steps=steps))).problems == []
     writing = [{"distill": {"targets": "teacher"}}]
-    (problem,) = problems_of(recipe_file(teacher=two(headed, other), steps=writing))
+    (problem,) = problems_of(recipe_file(task="translation", teacher=two(headed, other), steps=writing))
     assert "an ensemble writes none" in problem
 
 

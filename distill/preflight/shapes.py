@@ -214,8 +214,10 @@ def check_length(plan: Plan) -> None:
 
 def check_student_config(plan: Plan) -> None:
     """Sizes of a student from a config that no model can have, or that its tokenizer, the teacher's, doesn't fit."""
-    config = plan.recipe.student.config
-    family = anatomy.FAMILIES.get(str((config or {}).get("model_type")))
+    if plan.recipe.student.config is None:
+        return
+    config = student_config(plan)
+    family = anatomy.FAMILIES.get(str(config.get("model_type")))
     for stack in range(len(family.stacks)) if family is not None else ():
         told = [anatomy.size(config, "hidden_size"), anatomy.size(config, "heads", stack)]
         if family.key("head_width", stack) is None and None not in told:
@@ -223,8 +225,8 @@ def check_student_config(plan: Plan) -> None:
                 anatomy.head_width(config, stack)
             except CheckpointError as error:
                 raise CheckpointError(f"student.config: {error}") from None
-    known = checkpoint.count_tokens(plan.teacher_folder) if config is not None and plan.teacher_folder else None
-    rows = (config or {}).get("vocab_size")
+    known = checkpoint.count_tokens(plan.teacher_folder) if plan.teacher_folder else None
+    rows = config.get("vocab_size")
     if known is not None and isinstance(rows, int) and rows < known:
         raise CheckpointError(
             f"student.config.vocab_size: {rows}, but the student reads with the teacher's tokenizer, which has {known} "
