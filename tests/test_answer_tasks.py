@@ -98,7 +98,8 @@ def test_windows_overlap_and_each_has_the_question():
     shown = [context[a:b] for a, b in found.places[4:8]]
     assert shown == ["the", "goal", "of", "a"]
     assert (found.places[:4] == -1).all()
-    assert windows_of(pair("who ?", context), 48, None).lengths == (15,)
+    whole = windows_of(pair("who ?", context), 48, None)
+    assert whole.lengths == (15,) and whole.cut is False  # what is counted of it goes into report.json
 
 
 def test_windows_are_those_of_transformers():

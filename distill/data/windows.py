@@ -46,7 +46,7 @@ def windows_of(encoding: Encoding, longest: int, stride: int | None) -> Windows:
     side = np.array([-1 if part is None else part for part in encoding.sequence_ids])
     ids, types, places = np.array(encoding.ids), np.array(encoding.type_ids), np.array(encoding.offsets)
     inside = np.flatnonzero(side == 1)
-    start, stop = (inside[0], inside[-1] + 1) if len(inside) else (len(ids) - 1, len(ids) - 1)
+    start, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (len(ids) - 1, len(ids) - 1)
     frame = [np.arange(start), np.arange(stop, len(ids))]
     least = min(max(_LEAST_ROOM, longest // 4), max(1, stop - start))
     over = sum(map(len, frame)) + least - longest
