@@ -33,7 +33,7 @@ def kinds(path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-@pytest.mark.parametrize("name", ["modernbert", "llama", "qwen2", "bart", "t5"])
+@pytest.mark.parametrize("name", ["data2vec", "modernbert", "llama", "qwen2", "bart", "t5"])
 def test_a_classifiers_graph_says_what_torch_says(name, tmp_path):
     model = tiny(name, "SequenceClassification", num_labels=3)
     path = exported(model, tmp_path)

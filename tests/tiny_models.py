@@ -22,6 +22,7 @@ _T5 = {
 _ROTARY = {"num_key_value_heads": 2}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", _BERT),
+    "data2vec": ("data2vec-text", _BERT),  # a family that the anatomy doesn't know
     "modernbert": ("modernbert", _BERT | {
         "layer_types": ["full_attention", "sliding_attention"], "local_attention": 4, "cls_token_id": 3,
         "sep_token_id": 2,

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _NAME = "distill_graph"
@@ -26,6 +27,7 @@ def one_node(model: PreTrainedModel) -> Iterator[None]:
     """
     if _NAME not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(_NAME, _attend)
+        AttentionMaskInterface.register(_NAME, eager_mask)  # for families whose masks aren't made here
     before = [(module.config, module.config._attn_implementation) for module in _with_config(model)]
     configs = {id(config): (config, kind) for config, kind in before if kind == "sdpa"}.values()
     for config, _ in configs:
