@@ -6,9 +6,8 @@
   with weights of 8 or 4 bits in blocks. Slower and more exact, and again a token hangs on no other.
 * `fp32`: the product stays as it is.
 
-Tables are looked up in few bits, a scale for each block of a row (GatherBlockQuantized). A sum in front of a norm goes
-into it (SkipLayerNormalization, SkipSimplifiedLayerNormalization); biases are in the products. The operators are ONNX
-Runtime's own.
+Tables are looked up in few bits, a scale for each block of a row (GatherBlockQuantized). A sum in front of a layer norm
+goes into it (SkipLayerNormalization); biases are in the products. The operators are ONNX Runtime's own.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from distill.quantization.products import Lookup, Product, lookups_of, products_
 Precision = Literal["static", "token", "token4", "fp32"]
 RUNTIME = "com.microsoft"
 _TOKEN_BLOCK = 64  # inputs that share a scale in 8 bits; beyond, sums come out in an order that hangs on the batch
-_NORMS = {"LayerNormalization": "SkipLayerNormalization", "RMSNormalization": "SkipSimplifiedLayerNormalization"}
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy level
 
 
@@ -80,7 +78,7 @@ def _lower(fp32: Path, target: Path, plan: Plan) -> None:
         if tied.get(lookup.node.inputs[0]) != 0:
             _look_up(lookup, plan, tied.get(lookup.node.inputs[0]))
     for node in list(graph):
-        _sum_into_norm(node)
+        _skip_into_norm(node)
     common.RemoveUnusedNodesPass()(model)
     ir.save(model, target)
 
@@ -164,34 +162,28 @@ def _look_up(lookup: Lookup, plan: Plan, block: int | None) -> None:
     _take_over(node.outputs[0], made)
 
 
-def _sum_into_norm(norm: ir.Node) -> None:
-    """A norm of a + b in one node, which gives the sum as well where others need it; nothing may be broadcast."""
-    kind = _NORMS.get(norm.op_type)
-    if kind is None or norm.domain or any(value.const_value is None for value in norm.inputs[1:]):
+def _skip_into_norm(norm: ir.Node) -> None:
+    """LayerNormalization(a + b) in one node, where nobody else needs the sum and nothing is broadcast."""
+    if norm.op_type != "LayerNormalization" or norm.domain or len(norm.inputs) != 3:
         return
     total, axis = norm.inputs[0].producer(), norm.attributes.get_int("axis", -1)
-    if total is None or total.op_type != "Add" or axis != -1:
+    if total is None or total.op_type != "Add" or axis != -1 or len(total.outputs[0].consumers()) > 1:
         return
     shapes = [value.shape for value in total.inputs]
     if None in shapes or len(shapes[0]) != 3 or shapes[0] != shapes[1]:
         return
     words = {"epsilon": norm.attributes.get_float("epsilon", 1e-5)}
-    alone = len(total.outputs[0].consumers()) == 1 and not total.outputs[0].is_graph_output()
-    name = f"{norm.outputs[0].name}.skip"
-    node = _add(total, kind, [*total.inputs, *norm.inputs[1:]], name, outputs=1 if alone else 4, **words)
+    given = [*total.inputs, *norm.inputs[1:]]
+    node = _add(norm, "SkipLayerNormalization", given, f"{norm.outputs[0].name}.skip", **words)
     _take_over(node.outputs[0], norm.outputs[0])
-    if not alone:
-        _take_over(node.outputs[3], total.outputs[0])
 
 
 def _add(
-    at: ir.Node, kind: str, inputs: list[ir.Value | None], name: str, *, domain: str = RUNTIME, outputs: int = 1,
-    **words: float,
-) -> ir.Node:  # fmt: skip
-    """A node put in front of another; of several outputs the first and the last are made."""
-    node = ir.node(kind, inputs, words, domain=domain, num_outputs=outputs)
-    for place, value in enumerate(node.outputs):
-        value.name = name if place == 0 else f"{name}.sum" if place == outputs - 1 else ""
+    at: ir.Node, kind: str, inputs: list[ir.Value | None], name: str, *, domain: str = RUNTIME, **words: float
+) -> ir.Node:
+    """A node of one output, put in front of another."""
+    node = ir.node(kind, inputs, words, domain=domain)
+    node.outputs[0].name = name
     at.graph.insert_before(at, node)
     return node
 
