@@ -68,10 +68,10 @@ def _check_type(config: dict[str, Any] | None, task: str, who: str) -> None:
     elif not heads.has_class(model_type, asked.auto_class):
         reason = f"transformers has no class for {task} that a {model_type} could be ({asked.auto_class})"
     if reason is not None:
-        raise CheckpointError(f"{who}: {reason}; tasks of a {model_type}: {', '.join(_tasks_of(config)) or 'none'}")
+        raise CheckpointError(f"{who}: {reason}; tasks of a {model_type}: {', '.join(tasks_of(config)) or 'none'}")
 
 
-def _tasks_of(config: dict[str, Any]) -> list[str]:
+def tasks_of(config: dict[str, Any]) -> list[str]:
     """The tasks that a model of a config's type can have."""
     family, model_type = _family(config), str(config.get("model_type"))
     return [

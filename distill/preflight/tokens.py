@@ -9,6 +9,7 @@ from distill import checkpoint
 from distill.data.encoding import LACKING
 from distill.data.readers import READERS
 from distill.errors import CheckpointError, first_line
+from distill.preflight.heads import tasks_of
 from distill.recipe import settings
 from distill.tasks import TASKS
 
@@ -24,8 +25,10 @@ def check_special_tokens(plan: Plan) -> None:
     """Tokenizers with the special tokens that the task can't do without, as far as their files tell."""
     readers = [*((one.where, one.folder) for one in plan.teachers), ("student", plan.student_folder)]
     for who, folder in readers:
+        if folder is None or plan.recipe.task not in tasks_of(checkpoint.read_config(folder)):  # which is told already
+            continue
         for name in TASKS[plan.recipe.task].special:
-            if folder is not None and checkpoint.lacks_token(folder, name):
+            if checkpoint.lacks_token(folder, name):
                 raise CheckpointError(f"{who}: {LACKING[name]}")
 
 
