@@ -196,18 +196,37 @@ def test_a_student_from_a_config_ends_as_its_teacher_does(gpt2, causal):
 
 
 def test_greedy_text_is_not_compared_where_no_row_is_long_enough(gpt2, causal):
-    from distill.evaluation.writing import agreements
+    from distill.evaluation.writing import agreements, draw_samples, write_texts
     from distill.recipe.settings import Timing
 
     encoded = [gpt2.encode(causal, "test")] * 2
     engines = [Torch(gpt2.model)] * 2
     for tokens, expected in ((4, [1.0, 1.0]), (60, [None, None])):
         timing = Timing(batch=[1], rounds=3, tokens=tokens, new_tokens=3)
-        assert agreements(engines, [], encoded, causal.task, timing) == expected
+        written = write_texts(engines, [], encoded, causal.task, timing)
+        assert agreements(written, encoded, causal.task) == expected
+        samples = draw_samples(dict(zip("ab", written, strict=True)), encoded, causal, timing)
+        assert bool(samples) == (expected != [None, None])
+
+
+def test_a_sample_of_a_decoder_is_how_the_text_goes_on_and_how_it_is_gone_on_with(gpt2, causal):
+    from distill.evaluation.writing import draw_samples, write_texts
+    from distill.recipe.settings import Timing
+
+    encoded, timing = gpt2.encode(causal, "test"), Timing(batch=[1], rounds=3, tokens=4, new_tokens=3)
+    (written,) = write_texts([Torch(gpt2.model)], [], [encoded], causal.task, timing)
+    samples = draw_samples({"teacher": written, "other": None}, [encoded, encoded], causal, timing)
+    long = [row for row in range(len(encoded)) if encoded.lengths[row] >= 4]
+    assert samples and len(samples) == min(8, len(long))
+    for sample in samples:
+        ids = encoded.tokens[sample.row].tolist()
+        assert sample.read == gpt2.tokenizer.decode(ids[:4])
+        assert sample.expected == gpt2.tokenizer.decode(ids[4:7])
+        assert sample.written == {"teacher": gpt2.tokenizer.decode(written[long.index(sample.row)].tolist())}
 
 
 def test_a_decoder_is_held_to_its_teacher_as_the_recipe_says(gpt2, causal, monkeypatch):
-    from distill.evaluation.writing import agreements
+    from distill.evaluation.writing import write_texts
     from distill.recipe.settings import Generation, Timing
 
     engine, asked = Torch(gpt2.model), []
@@ -217,7 +236,7 @@ def test_a_decoder_is_held_to_its_teacher_as_the_recipe_says(gpt2, causal, monke
     )
     told = causal.task.writing(Generation(beams=3))
     timing = Timing(batch=[1], rounds=3, tokens=4, new_tokens=3)
-    assert agreements([engine], [], [gpt2.encode(causal, "test")], told, timing) == [1.0]
+    assert write_texts([engine], [], [gpt2.encode(causal, "test")], told, timing)[0].shape[1] == 3
     assert {words.beams for words in asked} == {3}
 
 

@@ -428,6 +428,20 @@ def test_a_ledger_of_writers_tells_speed_and_what_is_the_teachers_own(pairs, wit
     assert "as teacher" in head and head.count("tokens/s") == 2 and {len(line) for line in body} == {len(head)}
     assert [place for _, columns in ledger.groups() for place in columns] == list(range(1, len(head)))
     assert 0 <= teacher.unended <= 1 and list(teacher.scores) == ["chrf", "bleu", "exact_match"]
+    assert {sample.read: sample.expected for sample in ledger.samples}.items() <= {
+        text: label for (text,), label in zip(pairs.test.texts, pairs.test.labels, strict=True)
+    }.items()
+    assert all(set(sample.written) == {"teacher", "twin", "student"} for sample in ledger.samples)
+    assert all(sample.written["teacher"] == sample.written["twin"] for sample in ledger.samples)
+
+
+def test_samples_show_texts_as_they_are_and_equal_ones_once():
+    from distill.evaluation.writing import Sample
+    from distill.report.samples import markdown
+
+    told = markdown([Sample(2, "a\n```\n# b", "c", {"teacher": "d", "other": "e", "student": "d"})])
+    assert "## Example 3\n\nreads\n\n````text\na\n```\n# b\n````\n\nexpected" in told
+    assert "**teacher**, **student**\n\n```text\nd\n```\n\n**other**" in told
 
 
 # ----------------------------------------------------------------------------------------------------- the whole chain
@@ -451,6 +465,9 @@ def test_a_run_from_teacher_to_a_shipped_folder_that_answers(name, writing_recip
     assert all(row["latency"][0]["tokens_per_second"] > 0 for row in report["rows"])
     shipped = tmp_path / "run" / "shipped"
     assert not (shipped / "predictions.npz").exists()  # the data's own texts
+    shown = (tmp_path / "run" / "samples.md").read_text()
+    assert "## Example" in shown and "**teacher**" in shown and "2-prune" in shown
+    assert not (shipped / "samples.md").exists()
     found = CliRunner().invoke(main, ["verify", str(shipped), "--quick"])
     assert found.exit_code == 0 and "FAILS" not in found.output, found.output
     texts = ["the goal match", "team score league ball"]

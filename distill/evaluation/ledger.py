@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.evaluation.timing import Latency
 from distill.tasks import LOWER
+
+if TYPE_CHECKING:
+    from distill.evaluation.writing import Sample
 
 _SPEED = ("vs eager", "vs same engine")
 
@@ -67,11 +70,13 @@ class Ledger:
     """Rows, the teacher's first. A latency's two baselines are the teacher in eager torch and on the same engine.
 
     Of several teachers the first row is that of the first one, and `ensemble` is what they score as one, with the
-    parameters and bytes of all, and no latency.
+    parameters and bytes of all, and no latency. `samples` are some of the texts that they write, where they write any;
+    they are the data's, and no part of what a report tells.
     """
 
     rows: list[Row]
     ensemble: Row | None = None
+    samples: list[Sample] = field(default_factory=list)
 
     @classmethod
     def told(cls, report: Mapping[str, Any]) -> Ledger:

@@ -24,7 +24,7 @@ from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
 from distill.evaluation.quality import Quality, measure_quality, paired_p_value
 from distill.evaluation.timing import measure_latency
-from distill.evaluation.writing import agreements, warn_of_unended
+from distill.evaluation.writing import agreements, draw_samples, warn_of_unended, write_texts
 from distill.export import as_graph
 from distill.recipe import settings
 
@@ -155,7 +155,10 @@ def make_ledger(
     engines = [subject.open(timing.threads) for subject in subjects]
     latencies = measure_latency(engines, encoded, timing, data.task.words if data.task.writes else None)
     teacher, labels = together.quality if together else qualities[0], encoded[0].labels
-    same = agreements(engines, qualities, encoded, data.task, timing) if data.task.writes else [None] * len(subjects)
+    written: list[np.ndarray | None] = [None] * len(subjects)
+    if data.task.writes:
+        written = write_texts(engines, qualities, encoded, data.task, timing)
+    same = agreements(written, encoded, data.task)
     rows = []
     for subject, quality, latency, agreement in zip(
         bar(subjects, title="memory", leave=True), qualities, latencies, same, strict=True
@@ -168,7 +171,8 @@ def make_ledger(
             if len(quality.predictions) == len(teacher.predictions):  # not of texts that are packed into other blocks
                 row.p_value = paired_p_value(quality.predictions, teacher.predictions, labels, data.task)  # as compare
         rows.append(row)
-    return Ledger(rows, _row(together, together.quality) if together else None)
+    samples = draw_samples({row.title: texts for row, texts in zip(rows, written, strict=True)}, encoded, data, timing)
+    return Ledger(rows, _row(together, together.quality) if together else None, samples)
 
 
 def note_of_tokens(subjects: Sequence[Subject], data: Splits) -> list[str]:

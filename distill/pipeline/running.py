@@ -33,6 +33,7 @@ from distill.pipeline.underway import Underway
 from distill.recipe import settings, to_yaml
 from distill.recipe.arms import seeds_of
 from distill.report import Report
+from distill.report.samples import write_samples
 from distill.store import Store
 
 _SLIVER, _SLIVER_SEEDS = 160, 2  # rows and seeds of a smoke run
@@ -254,6 +255,7 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
     aside = {outcome.predictions_name: outcome.quality.predictions for outcome in arms}
     aside |= {going.together.name: going.together.quality.predictions} if going.together else {}
     save_predictions(going.folder, going.subjects, going.qualities, labels, aside)
+    write_samples(going.folder, ledger.samples)
     trained = {title: piece for title, piece in going.pieces.items() if "training" in piece.told}
     told = [f"{title}: {note}" for title, piece in going.pieces.items() for note in piece.told.get("notes", ())]
     return Report(
