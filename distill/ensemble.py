@@ -17,12 +17,12 @@ from distill.checkpoint import Checkpoint
 from distill.data import Batch, Encoded, Splits, arrays, collate
 from distill.engines import Engine, Torch
 from distill.errors import CheckpointError
+from distill.portions import places_at_once
 from distill.recipe.settings import Generation
 from distill.signals import Signals
 from distill.tasks import Task
 
 _AWAY = -1e4  # the logit of padding, which is no place of an answer
-_PORTION = 1 << 25  # numbers that are worked on at once
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def mean_of_classes(logits: Sequence[Tensor], weights: Sequence[float], temperat
     """
     flat = [one.reshape(-1, one.shape[-1]) for one in logits]
     found = torch.empty(flat[0].shape, dtype=torch.float32, device=flat[0].device)
-    size = max(1, _PORTION // flat[0].shape[-1])
+    size = places_at_once(flat[0].shape[-1], found.device.type)
     for start in range(0, len(found), size):
         some = slice(start, start + size)
         found[some] = temperature * _log_mean(

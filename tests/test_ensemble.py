@@ -55,7 +55,7 @@ def test_softened_it_is_the_weighted_mean_of_softened_probabilities(temperature,
     expected = mean([softmax(one / temperature, axis=-1) for one in told])
     found = ensemble.mean_of_classes(as_tensors(told), WEIGHTS, temperature)
     assert np.allclose(softmax(found.numpy() / temperature, axis=-1), expected, atol=1e-6)
-    monkeypatch.setattr(ensemble, "_PORTION", 10)  # two places at a time
+    monkeypatch.setattr("distill.portions._NUMBERS", 10)  # two places at a time
     assert torch.equal(ensemble.mean_of_classes(as_tensors(told), WEIGHTS, temperature), found)
     flags = ensemble.mean_of_flags(as_tensors(told), WEIGHTS, temperature)
     expected = mean([expit(one / temperature) for one in told])

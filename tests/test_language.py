@@ -18,7 +18,7 @@ from distill.data import collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.generation import read_config
-from distill.losses import in_portions, kl
+from distill.losses import in_portions, kl, to_targets
 from distill.signals import read, tensors
 from distill.student import cut, from_config
 from distill.tasks import NO_TARGET
@@ -52,7 +52,7 @@ def test_perplexity_is_that_of_numpy(kind, request, masked, causal, monkeypatch)
     some = batch["sizes"][:, task.ahead :][batch["labels"][:, task.ahead :] != NO_TARGET].sum()
     assert scores["bits_per_byte"] == pytest.approx(nats / np.log(2) / some, rel=1e-4)
     monkeypatch.setattr("distill.tasks.language._LOGITS", 1000)  # a few rows at a time
-    monkeypatch.setattr("distill.tasks.language._PLACES", 5)
+    monkeypatch.setattr("distill.portions._NUMBERS", 5 * checkpoint.model.config.vocab_size)  # five places at a time
     apart = answer_all(Torch(checkpoint.model), held, task, batch_size=7)
     assert np.allclose(apart, answers, rtol=1e-5, equal_nan=True)
     assert task.agreement(apart, answers) == 1.0 and task.moved(apart, answers) < 1e-9
@@ -82,10 +82,24 @@ def test_a_loss_in_portions_is_the_loss(monkeypatch):
     one, other = torch.randn(30, 11, requires_grad=True), torch.randn(30, 11)
     whole = kl(one, other, 2.0)
     (gradient,) = torch.autograd.grad(whole, one)
-    monkeypatch.setattr("distill.losses._PORTION", 70)
+    monkeypatch.setattr("distill.portions._NUMBERS", 70)
     found = in_portions(partial(kl, temperature=2.0), one, other)
     assert found.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert torch.allclose(torch.autograd.grad(3 * found, one, retain_graph=True)[0], 3 * gradient, atol=1e-7)
     assert torch.allclose(torch.autograd.grad(found, one)[0], gradient, atol=1e-7)
+    assert in_portions(kl, one.detach(), other).item() == pytest.approx(kl(one, other).item(), rel=1e-5)
+
+
+def test_a_vocabularys_labels_are_learned_in_portions_alike(gpt2, causal, monkeypatch):
+    held = gpt2.encode(causal, "test")
+    batch = tensors(collate(held, range(4)), torch.device("cpu"))
+    logits = read(gpt2.model, batch).logits.detach().requires_grad_()
+    whole = to_targets(causal.task, logits, batch)
+    (gradient,) = torch.autograd.grad(whole, logits)
+    monkeypatch.setattr("distill.portions._NUMBERS", 3 * logits.shape[-1])
+    found = to_targets(causal.task, logits, batch)
+    assert found.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert torch.allclose(torch.autograd.grad(found, logits)[0], gradient, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["bert_mlm", "gpt2"])

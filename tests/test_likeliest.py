@@ -107,7 +107,7 @@ def test_the_gradient_of_kl_is_exact_where_logits_are_kept_and_in_sum_for_the_ta
 
 
 def test_portions_and_extreme_logits_change_nothing():
-    from distill import losses
+    from distill import portions
 
     mine, theirs = torch.randn(40, 50), 90 * torch.randn(40, 50)
     values, tokens = Likeliest(5, 2.0, 50).of(theirs)
@@ -117,7 +117,7 @@ def test_portions_and_extreme_logits_change_nothing():
 
     whole = loss(mine, values, tokens)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "_PORTION", 150)
+        patch.setattr(portions, "_NUMBERS", 150)
         assert in_portions(loss, mine, values, tokens).item() == pytest.approx(whole.item(), rel=1e-5)
     assert torch.isfinite(whole) and torch.isfinite(values).all()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from distill.portions import places_at_once
 from distill.recipe.settings import Kept
 from distill.tasks.task import NO_TARGET, Array, Task
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _LOGITS = 1 << 26  # numbers that an engine answers with at once: 256 MB
 _CANDIDATES = 5  # for a blank
-_PLACES = 512  # whose logits are worked on at once
 SUMS = 4  # nats, tokens, bytes, right
 
 
@@ -208,8 +208,9 @@ def _parts(batch: Batch, rows: int) -> Iterator[Batch]:
 def _foretold(logits: Array, rows: Array, places: Array, right: Array) -> tuple[Array, Array]:
     """At each place the negative log likelihood of what is right, and the likeliest token; worked out in portions."""
     nats, likeliest = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    for start in range(0, len(rows), _PLACES):
-        some = slice(start, start + _PLACES)
+    size = places_at_once(logits.shape[-1])
+    for start in range(0, len(rows), size):
+        some = slice(start, start + size)
         found = logits[rows[some], places[some]].astype(np.float32)
         most = found.max(-1, keepdims=True)
         sums = np.log(np.exp(found - most).sum(-1, dtype=np.float64)) + most[:, 0]
