@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,13 @@ def augment(data: Splits, masked_lm: Checkpoint | None = None) -> Splits:
     if not data.awaits_copies:
         return data
     words, reader, made = data.words.augment, READERS[data.task.name], []
-    held, known = data.held_out, data.known
+    held = data.held_out
     if words.words is not None:
-        made.append(let_in(WORDS, _changed(data, words.words), reader, held, known))
+        made.append(let_in(WORDS, _changed(data, words.words), reader, held, data.known))
     if words.masked_lm is not None:
         asked = words.masked_lm
         found = masked_lm or load_masked_lm(checkpoints.locate(asked.checkpoint, asked.revision))
+        known = _with_copies(data, made).known
         made.append(let_in(MASKED_LM, _replaced(data, asked, found), reader, held, known))
     return _with_copies(data, made)
 
@@ -61,7 +62,7 @@ def write_copies(data: Splits, folder: Path) -> list[dict[str, Any]]:
         if extra.origin != UNLABELLED:
             file = f"{extra.origin.rpartition('.')[2]}.jsonl"
             write_text(folder / file, "".join(json.dumps(row) + "\n" for row in extra.texts))
-            told.append({"file": file, **{name: value for name, value in asdict(extra).items() if name != "texts"}})
+            told.append({"file": file, **extra.numbers})
     return told
 
 

@@ -117,7 +117,7 @@ def make_splits(problem: str = "single_label_classification", texts: int = 1, nu
     """Splits built without a file: topics of one text or of a pair, one of three labels, many labels, or a number."""
     from distill import Data
     from distill.data import Splits
-    from distill.data.encoding import Rows
+    from distill.data.rows import Rows
     from distill.tasks import METRICS_OF, TextClassification
 
     rng = random.Random(3)

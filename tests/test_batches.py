@@ -7,7 +7,7 @@ import pytest
 from conftest import make_tokenizer
 
 from distill.data import TokenBatches, collate, encode
-from distill.data.encoding import Rows
+from distill.data.rows import Rows
 from distill.errors import CheckpointError
 
 

@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from distill import Data, load_data
 from distill.data import arrays, batching, overlap, splitting
 from distill.data.batching import TokenBatches
-from distill.data.encoding import Alike
 from distill.data.readers import columns, reader
+from distill.data.rows import Alike
 from distill.errors import DataError, MachineError
 
 
@@ -225,6 +225,27 @@ def test_what_is_wrong_is_told_of_many_rows(text, label, reason, tmp_path, many)
         load_data(Data(source=str(path)))
 
 
+@pytest.mark.parametrize("limit", [None, 70])
+def test_many_rows_without_labels_stay_where_they_are(limit, tmp_path, many, tight, monkeypatch):
+    lines = [[text, topic] for text, topic in rows(80)]
+    path = write_csv(tmp_path / "rows.csv", ["text", "label"], lines)
+    new = [text for text, _ in rows(90, seed=8)]
+    (tmp_path / "more.txt").write_text("\n".join([*new, *new[:9], *(text for text, _ in lines), "...", new[3]]))
+    words = Data(source=str(path), unlabelled=str(tmp_path / "more.txt"), max_length=24, limit=limit)
+    (extra,) = load_data(words, seed=2).extra
+    made = load_data(words, seed=2).extended
+    encoded = made.encode("train", make_tokenizer())
+    assert isinstance(extra.texts, columns.Texts) and extra.repeated >= (9 if limit is None else 1)
+    for module in (columns, reader):
+        monkeypatch.setattr(module, "MANY", 1000)
+    small = load_data(words, seed=2)
+    assert isinstance(small.extra[0].texts, list) and list(extra.texts) == small.extra[0].texts
+    assert extra.told == small.extra[0].told
+    expected = small.extended.encode("train", make_tokenizer())
+    assert encoded.ids.tolist() == expected.ids.tolist() and encoded.labels.tolist() == expected.labels.tolist()
+    assert made.fingerprint == small.extended.fingerprint
+
+
 def test_too_many_values_to_tell_apart_stay_a_list(many, monkeypatch):
     monkeypatch.setattr(columns, "_DISTINCT", 5)
     made = Dataset.from_dict(
@@ -235,3 +256,26 @@ def test_too_many_values_to_tell_apart_stay_a_list(many, monkeypatch):
     few = columns.values_of(made, "few")
     assert list(few) == [n % 3 for n in range(40)] == few[:] and few.take([5, 4])[:] == [2, 1]
     assert np.asarray(few).tolist() == list(few)
+
+
+def test_a_chain_is_its_parts_behind_one_another():
+    from distill.data.readers.columns import Values
+    from distill.data.rows import Chain
+
+    whole = [3, 1, 2, 7, 7, 7, 5]
+    chain = Chain(whole[:3], [], Alike(7, 3), Values([5, 6], np.array([0])))
+    assert list(chain) == whole and len(chain) == 7 and [chain[place] for place in range(-7, 7)] == 2 * whole
+    for cut in (
+        slice(None),
+        slice(2, 5),
+        slice(4, 99),
+        slice(3, 3),
+        slice(-2, None),
+        slice(None, None, 3),
+        slice(5, 1),
+    ):
+        assert chain[cut] == whole[cut], cut
+    with pytest.raises(IndexError):
+        chain[7]
+    assert np.asarray(chain).tolist() == whole and np.asarray(Chain([[0.0, 1.0]], Alike([2.0, 2.0], 2))).shape == (3, 2)
+    assert list(Chain()) == [] == Chain()[:5]

@@ -10,8 +10,8 @@ from conftest import rows
 from language_models import CAUSAL, MASKED, load, tokenizer_of
 
 from distill.data import arrays, collate, overlap, packing
-from distill.data.encoding import Rows
 from distill.data.packing import encode_texts, frame_of
+from distill.data.rows import Rows
 from distill.errors import DataError
 
 

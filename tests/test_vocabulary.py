@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from distill import Data, Distill, Prune, checkpoint, distill, prune
 from distill.checkpoint import Checkpoint
 from distill.cli import main
-from distill.data.encoding import Rows
+from distill.data.rows import Rows
 from distill.errors import CheckpointError
 from distill.pruning.vocabulary import _facts, _vocabulary, trim
 from distill.recipe import Vocabulary

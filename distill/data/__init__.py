@@ -4,7 +4,8 @@
 """
 
 from distill.data.batching import Batch, TokenBatches, collate
-from distill.data.encoding import Encoded, Ragged, Rows, cut_alike, encode
+from distill.data.encoding import Encoded, Ragged, cut_alike, encode
 from distill.data.loading import Splits, load
+from distill.data.rows import Rows
 
 __all__ = ["Batch", "Encoded", "Ragged", "Rows", "Splits", "TokenBatches", "collate", "cut_alike", "encode", "load"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from distill.bars import bar
 from distill.data import arrays
+from distill.data.rows import Rows
 from distill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,51 +28,6 @@ LACKING = {  # what is said of a tokenizer without a special token that a task n
     "give it one and save it",
 }
 _AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One split: `texts` holds one or more texts a row, `labels` what is right; both can be written as JSON."""
-
-    texts: Sequence[tuple[str, ...]]
-    labels: Sequence[Any]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, positions: Sequence[int]) -> Rows:
-        """Some of the rows, in the order given; texts that are read when they are asked for stay so."""
-        return Rows(_taken(self.texts, positions), _taken(self.labels, positions))
-
-
-def _taken(values: Sequence[Any], positions: Sequence[int]) -> Sequence[Any]:
-    take = getattr(values, "take", None)
-    return take(positions) if take else [values[i] for i in positions]
-
-
-@dataclass(frozen=True)
-class Alike(Sequence[Any]):
-    """The same label for so many rows."""
-
-    label: Any
-    number: int
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self.label] * len(range(*place.indices(self.number)))
-        if not -self.number <= place < self.number:
-            raise IndexError(place)
-        return self.label
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.repeat(self.label, self.number)
-
-    def take(self, positions: Sequence[int]) -> Alike:
-        """As many as there are positions."""
-        return Alike(self.label, len(positions))
 
 
 @dataclass(frozen=True)

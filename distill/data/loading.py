@@ -16,10 +16,11 @@ import numpy as np
 
 from distill.data import arrays, overlap, sources, splitting
 from distill.data.decoders import Decoder
-from distill.data.encoding import NO_LIMIT, UNLIMITED, Encoded, Rows
+from distill.data.encoding import NO_LIMIT, UNLIMITED, Encoded
 from distill.data.held_out import HeldOut
-from distill.data.more import UNLABELLED, Extra, let_in, mark_of, read_unlabelled
+from distill.data.more import UNLABELLED, Extra, let_in, read_unlabelled
 from distill.data.readers import LANGUAGE, READERS, Reader
+from distill.data.rows import Chain, Rows
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task
@@ -94,12 +95,11 @@ class Splits:
         """The same with the extra rows at the end of the training split, whose labels say nothing."""
         if not self.extra:
             return self
-        texts = [*self.train.texts, *(text for extra in self.extra for text in extra.texts)]
-        unknown = READERS[self.task.name].unknown(texts[len(self.train) :], self.task)
+        more = [extra.texts for extra in self.extra]
+        unknown = [READERS[self.task.name].unknown(texts, self.task) for texts in more]
+        train = Rows(Chain(self.train.texts, *more), Chain(self.train.labels, *unknown))
         known = {key: found for key, found in self._encoded.items() if key[0] != "train"}
-        return replace(
-            self, train=Rows(texts, [*self.train.labels, *unknown]), words=self.words.labelled, extra=(), _encoded=known
-        )
+        return replace(self, train=train, words=self.words.labelled, extra=(), _encoded=known)
 
     @property
     def growth(self) -> float:
@@ -118,9 +118,9 @@ class Splits:
         return HeldOut(itertools.chain(texts(self.validation), texts(self.test)))
 
     @property
-    def known(self) -> set[str]:
-        """The marks of all rows that are trained on."""
-        return {mark_of(row) for rows in (self.train.texts, *(extra.texts for extra in self.extra)) for row in rows}
+    def known(self) -> np.ndarray:
+        """The marks of all rows that are trained on, (rows, 2)."""
+        return overlap.marks_of(Chain(self.train.texts, *(extra.texts for extra in self.extra)))
 
     @property
     def extra_facts(self) -> list[list[str]]:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distill.data import sources, splitting
-from distill.data.encoding import Rows
+import numpy as np
+
+from distill.bars import bar
+from distill.data import arrays, overlap, sources, splitting
 from distill.data.held_out import EQUAL, NEAR, HeldOut
-from distill.data.overlap import normalise
 from distill.data.readers import Reader
+from distill.data.readers.columns import MANY
+from distill.data.rows import Alike, Rows, taken
 from distill.errors import CheckpointError, DataError
 from distill.recipe import settings
 from distill.tasks import MaskedLanguageModelling, Task
 
 UNLABELLED, WORDS, MASKED_LM = "data.unlabelled", "data.augment.words", "data.augment.masked_lm"
+BLANK = "blank"
+_REASONS = (None, EQUAL, NEAR, BLANK)  # why a row stays out; None where it doesn't
 _Texts = Sequence[tuple[str, ...]]
 
 
@@ -51,8 +55,12 @@ class Extra:
     @property
     def told(self) -> dict[str, Any]:
         """Its numbers, for a report."""
-        numbers = {name: value for name, value in asdict(self).items() if name != "texts"}
-        return {**numbers, "rows": len(self), "sha256": self.sha256}
+        return {**self.numbers, "rows": len(self), "sha256": self.sha256}
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All but its texts."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "texts"}
 
     @property
     def note(self) -> str:
@@ -62,38 +70,45 @@ class Extra:
         return f"{self.origin}: {self.given} {what}; dropped: {dropped}; {len(self)} are for the teacher to label"
 
 
-def let_in(origin: str, texts: Iterable[tuple[str, ...]], reader: Reader, held: HeldOut, known: set[str]) -> Extra:
-    """Those rows that give nothing away and say something new; `known` are the marks of rows that are there already,
-    and grows by theirs.
+def let_in(origin: str, texts: Iterable[tuple[str, ...]], reader: Reader, held: HeldOut, known: np.ndarray) -> Extra:
+    """Those rows that give nothing away and say something new; `known` are the marks of rows that are there already.
 
-    Raises DataError where none is left.
+    A sequence that reads its rows when they are asked for stays one. Raises DataError where none is left.
     """
-    why: Counter[str | None] = Counter()
-    kept: list[tuple[str, ...]] = []
-    given = 0
-    for row in texts:
-        given += 1
+    lying = texts if isinstance(texts, Sequence) else None
+    made: list[tuple[str, ...]] = []
+    reasons, marks = arrays.Growing(np.int8), overlap.Marks()
+    for row in bar(texts, title=origin, shown=lying is not None and len(lying) > MANY):
+        clean = [overlap.normalise(text) for text in row]
         (shown,) = reader.texts(Rows([row], [None]))
-        mark = mark_of(row)
-        reason = held.tells(shown) if mark else None
-        if reason is None and (not mark or mark in known):
-            reason = "repeated"
-        why[reason] += 1
-        if reason is None:
-            known.add(mark)
-            kept.append(row)
-    found = Extra(origin, kept, given, why[EQUAL], why[NEAR], why["repeated"])
+        reasons.extend((_REASONS.index(held.tells(shown) if any(clean) else BLANK),))
+        marks.add(clean)
+        if lying is None:
+            made.append(row)
+    why, mine = reasons.whole(), marks.whole()
+    given, counts = len(why), np.bincount(why, minlength=len(_REASONS)) if len(why) else np.zeros(len(_REASONS), int)
+    first = overlap.first_equal(_joined(known, mine))[len(known) :]
+    new = arrays.places(
+        given, lambda part: (why[part] == 0) & (first[part] == np.arange(part.start, part.stop) + len(known))
+    )
+    kept = taken(made if lying is None else lying, new)
+    numbers = dict(zip(_REASONS, counts.tolist(), strict=True))
+    repeated = numbers[BLANK] + numbers[None] - len(new)
+    found = Extra(origin, kept, given, numbers[EQUAL], numbers[NEAR], repeated)
     if given == 0:
         raise DataError(f"{origin}: holds no rows" if origin == UNLABELLED else f"{origin}: no row has enough words")
-    if not kept:
+    if not len(kept):
         raise DataError(f"{found.note}: nothing to learn from; take other rows, or leave {origin} out")
     return found
 
 
-def mark_of(row: tuple[str, ...]) -> str:
-    """What equal rows share, whatever their case, punctuation and spacing; nothing of a blank row."""
-    clean = [normalise(text) for text in row]
-    return "\0".join(clean) if any(clean) else ""
+def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Marks behind one another."""
+    found = arrays.zeros((len(one) + len(other), 2), np.uint64)
+    for start, some in ((0, one), (len(one), other)):
+        for part in arrays.portions(len(some)):
+            found[start + part.start : start + part.stop] = some[part]
+    return found
 
 
 def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, seed: int) -> tuple[_Texts, list[str]]:
@@ -111,7 +126,7 @@ def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, se
     unread = [column for column in labels if column in rows.column_names and column not in data.text_columns]
     notes = [f"{UNLABELLED}: its column '{unread[0]}' is not read: the teacher labels these rows"] if unread else []
     if data.limit is not None and len(texts) > data.limit:
-        texts = [texts[place] for place in splitting.sample([0] * len(texts), data.limit, seed)]
+        texts = taken(texts, splitting.sample(Alike(0, len(texts)), data.limit, seed))
     return texts, notes
 
 

@@ -59,15 +59,37 @@ def group_equal(texts: Iterable[Sequence[str]], number: int) -> np.ndarray:
 
     16 bytes a row are held, and no text; of many rows in a mapped file.
     """
-    digests = arrays.Growing(np.uint64)
-    waiting = bytearray()
-    for row in bar(texts, title="duplicates", total=number):
-        waiting += _digest("\0".join(normalise(text) for text in row))
-        if len(waiting) >= _WAITING:
-            digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
-            waiting.clear()
-    digests.add(np.frombuffer(bytes(waiting), dtype=np.uint64))
-    return first_equal(digests.whole().reshape(-1, 2))
+    return first_equal(marks_of(bar(texts, title="duplicates", total=number)))
+
+
+def marks_of(rows: Iterable[Sequence[str]]) -> np.ndarray:
+    """(rows, 2) numbers that are the same of rows whose texts are equal after normalisation."""
+    found = Marks()
+    for row in rows:
+        found.add([normalise(text) for text in row])
+    return found.whole()
+
+
+class Marks:
+    """Hashes of rows whose texts are normalised, 16 bytes each; of many rows in a mapped file."""
+
+    def __init__(self) -> None:
+        self.found, self.waiting = arrays.Growing(np.uint64), bytearray()
+
+    def add(self, clean: Sequence[str]) -> None:
+        """One more row."""
+        self.waiting += _digest("\0".join(clean))
+        if len(self.waiting) >= _WAITING:
+            self._gather()
+
+    def _gather(self) -> None:
+        self.found.add(np.frombuffer(bytes(self.waiting), dtype=np.uint64))
+        self.waiting.clear()
+
+    def whole(self) -> np.ndarray:
+        """All of them, (rows, 2)."""
+        self._gather()
+        return self.found.whole().reshape(-1, 2)
 
 
 def first_equal(digests: np.ndarray) -> np.ndarray:

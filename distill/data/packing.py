@@ -15,7 +15,8 @@ import numpy as np
 
 from distill.bars import bar
 from distill.data import arrays
-from distill.data.encoding import Encoded, Rows, cut
+from distill.data.encoding import Encoded, cut
+from distill.data.rows import Rows
 from distill.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from distill.data import arrays
-from distill.data.encoding import Alike
+from distill.data.rows import Alike
 
 
 def strata(labels: Sequence[object], problem: str) -> Sequence[Hashable]:

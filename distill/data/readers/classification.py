@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.data import splitting
-from distill.data.encoding import Encoded, Rows, Sheet, encode
+from distill.data.encoding import Encoded, Sheet, encode
 from distill.data.readers import labels as labelling
 from distill.data.readers.reader import Cutter, plain_texts, refuse_idle, short, texts_of
+from distill.data.rows import Alike, Rows
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import NO_TARGET, Task, TextClassification, choose_metric
@@ -80,12 +81,11 @@ class ClassificationReader:
         """The texts alone."""
         return plain_texts(rows, data)
 
-    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> Alike:
         """No class; of many labels, and of a number, not a number."""
         if task.problem == "single_label_classification":
-            return [NO_TARGET] * len(texts)
-        nothing = math.nan if task.problem == "regression" else [math.nan] * len(task.labels)
-        return [nothing] * len(texts)
+            return Alike(NO_TARGET, len(texts))
+        return Alike(math.nan if task.problem == "regression" else [math.nan] * len(task.labels), len(texts))
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.data import arrays
-from distill.data.encoding import Alike, Encoded, Rows, Sheet
+from distill.data.encoding import Encoded, Sheet
 from distill.data.masking import masking_for, weights_of
 from distill.data.packing import encode_texts
 from distill.data.readers.columns import Texts, pages
 from distill.data.readers.reader import Cutter, require_column
+from distill.data.rows import Alike, Rows
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import LanguageModelling, MaskedLanguageModelling, Task, choose_metric

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data.encoding import Encoded, Ragged, Rows, Sheet, encodings_of
+from distill.data.encoding import Encoded, Ragged, Sheet, encodings_of
 from distill.data.readers.reader import Cutter, refuse_idle, require_column, texts_of
+from distill.data.rows import Alike, Rows
 from distill.data.windows import Passage, Windows, span_targets, windows_of
 from distill.errors import DataError
 from distill.recipe import settings
@@ -75,9 +76,9 @@ class AnswerReader:
         _require_whole(texts, data, "data.unlabelled")
         return texts
 
-    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> Alike:
         """Neither an answer nor none."""
-        return [None] * len(texts)
+        return Alike(None, len(texts))
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from distill.data.encoding import Encoded, Rows
+from distill.data.encoding import Encoded
 from distill.data.readers.columns import MANY, Texts, pages
+from distill.data.rows import Rows
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import Task

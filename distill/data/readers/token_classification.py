@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data.encoding import Encoded, Ragged, Rows, Sheet, encodings_of
+from distill.data.encoding import Encoded, Ragged, Sheet, encodings_of
 from distill.data.readers import labels as labelling
 from distill.data.readers.reader import Cutter, refuse_idle, require_column, short
+from distill.data.rows import Rows
 from distill.data.words import Words, by_word, first_tokens, joined, targets_of
 from distill.errors import DataError
 from distill.recipe import settings

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distill.bars import bar
-from distill.data.encoding import Encoded, Ragged, Rows, Sheet, cut, encode
+from distill.data.encoding import Encoded, Ragged, Sheet, cut, encode
 from distill.data.readers.reader import Cutter, plain_texts, texts_of
+from distill.data.rows import Alike, Rows
 from distill.errors import DataError
 from distill.recipe import settings
 from distill.tasks import TASKS, Task, choose_metric
@@ -70,9 +71,9 @@ class WritingReader:
         """The texts that are read."""
         return plain_texts(rows, data)
 
-    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> list[Any]:
+    def unknown(self, texts: Sequence[tuple[str, ...]], task: Task) -> Alike:
         """Nothing to write, until the teacher has written it."""
-        return [""] * len(texts)
+        return Alike("", len(texts))
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, words: settings.Data, title: str
