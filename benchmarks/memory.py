@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpora import write_corpus
+from corpora import UNLABELLED, write_corpus
 
 from distill.disk import write_text
 from distill.report import machine, versions
 
-TASKS = ("causal-language-modelling", "text-classification")
+TASKS = ("causal-language-modelling", "text-classification", UNLABELLED)
 LINES = (10**4, 10**5, 10**6, 10**7)
 _STATUS = {"RssAnon": "own", "RssFile": "mapped", "RssShmem": "shared", "VmRSS": "resident"}
 _EVERY = 0.02  # seconds

@@ -206,7 +206,7 @@ def test_corpora_are_the_same_each_time_and_of_the_size_asked_for(module, tmp_pa
         written = corpora.write_corpus(tmp_path / name, 250)
         found.append([path.read_text() for path in written.values()])
     assert found[0] == found[1]
-    lines, table = (text.splitlines() for text in found[0])
+    lines, table, _ = (text.splitlines() for text in found[0])
     assert len(lines) == 250 == len(table) - 1 and len(set(lines)) < 250, "some are there twice"
     assert all(row.rpartition(",")[0] == line for row, line in zip(table[1:], lines, strict=True))
 

@@ -32,6 +32,7 @@ class HeldOut:
             for run in self._rarest(_whole(self.runs[number])):
                 self.holders[run].append(number)
         self.equal = set(self.rows)
+        self.lengths = sorted({len(words) for words in self.beginning})  # most have RUN words, and few have fewer
 
     def tells(self, row: Sequence[str]) -> str | None:
         """Why a row gives a held-out one away, EQUAL or NEAR; None where it doesn't."""
@@ -54,8 +55,8 @@ class HeldOut:
         """The held-out rows whose longest text may begin somewhere among these words."""
         return {
             number
-            for start in range(len(words))
-            for length in range(1, min(RUN, len(words) - start) + 1)
+            for length in self.lengths
+            for start in range(len(words) - length + 1)
             for number in self.beginning.get(tuple(words[start : start + length]), ())
         }
 
