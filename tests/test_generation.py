@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import texts, tiny
+from writers import build_writer
 
 from distill import export, surgery
 from distill.checkpoint import Checkpoint
@@ -46,6 +47,11 @@ def test_memory_is_measured_while_one_token_is_written(written, tmp_path):
     torch_engine.model.save_pretrained(tmp_path)
     one_answer.answer_with_torch(tmp_path)  # each in a process of its own where it counts
     one_answer.answer_with_onnxruntime(graphs.folder / "model.onnx")
+
+
+def test_memory_of_a_t5_whose_decoder_has_more_layers_is_measured(tmp_path):
+    build_writer("t5", num_layers=1, num_decoder_layers=3).save_pretrained(tmp_path)
+    one_answer.answer_with_torch(tmp_path)
 
 
 @pytest.mark.parametrize(

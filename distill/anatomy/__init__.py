@@ -7,7 +7,7 @@ here by our words (`layers`, `hidden_size`, `positions`) and never by a model's 
 from distill.anatomy.choosing import choose_layers, layer_map
 from distill.anatomy.families import FAMILIES
 from distill.anatomy.family import Attention, Family, Layer, Stack, Word
-from distill.anatomy.sides import SIDES, Layers, Side, by_side, kept_layers, layer_counts
+from distill.anatomy.sides import SIDES, Layers, Side, by_side, is_counted_by_encoder, kept_layers, layer_counts
 from distill.anatomy.sizes import (
     LARGEST,
     family_of,
@@ -51,6 +51,7 @@ __all__ = [
     "heads_a_group",
     "hidden_multiple",
     "imitated_pairs",
+    "is_counted_by_encoder",
     "is_written",
     "kept_layers",
     "largest_rank",

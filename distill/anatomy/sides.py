@@ -63,6 +63,14 @@ def by_side(config: Mapping[str, Any], layers: Layers) -> dict[int, int | list[i
     return {SIDES.index(side): number for side, number in layers.items()}
 
 
+def is_counted_by_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether transformers gives the decoder too short a cache when it writes: it takes the number of layers of T5's
+    encoder, and fails where the decoder has more (5.23). A cache without a config grows as it is needed.
+    """
+    encoder, decoder = config.get("num_layers"), config.get("num_decoder_layers")
+    return isinstance(encoder, int) and isinstance(decoder, int) and decoder > encoder
+
+
 def layer_counts(config: Mapping[str, Any]) -> list[int]:
     """How many layers each of a model's stacks has. Raises CheckpointError where the config doesn't say it."""
     family = family_of(config)

@@ -34,6 +34,10 @@ def answer_with_torch(folder: Path) -> None:
     with torch.inference_mode():
         if model.can_generate():
             one = {"max_new_tokens": 1, "min_new_tokens": 0, "min_length": 0, "num_beams": 1, "do_sample": False}
+            if model.config.is_encoder_decoder:  # transformers would count the layers of the wrong side for some
+                from transformers import DynamicCache, EncoderDecoderCache
+
+                one["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
             model.generate(input_ids=given, attention_mask=torch.ones_like(given), **one)
         else:
             model(input_ids=given)

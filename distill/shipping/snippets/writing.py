@@ -19,12 +19,16 @@ def given(facts: Mapping[str, Any]) -> str:
 
 def transformers_alone(facts: Mapping[str, Any]) -> str:
     """Tokenizer and model of stock transformers: their folder says how a text is written."""
+    classes, more = "AutoModelForSeq2SeqLM, AutoTokenizer", ""
+    if facts["short_cache"]:
+        classes += ", DynamicCache, EncoderDecoderCache"
+        more = ", past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache())"
     return "\n".join(
         [
             "import json",
             "from pathlib import Path",
             "",
-            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
+            f"from transformers import {classes}",
             "",
             given(facts),
             'tokenizer = AutoTokenizer.from_pretrained("./transformers")',
@@ -34,7 +38,7 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
             '    [prefix + text for text in texts], padding=True, truncation=True, return_tensors="pt",',
             "    return_token_type_ids=False,",
             ")",
-            "print(tokenizer.batch_decode(model.generate(**rows), skip_special_tokens=True))",
+            f"print(tokenizer.batch_decode(model.generate(**rows{more}), skip_special_tokens=True))",
         ]
     )
 
