@@ -62,12 +62,12 @@ class Ensemble:
         """A split in the first one's tokens."""
         return self.first.encode(data, split)
 
-    def engine(self, data: Splits, split: str) -> Engine:
+    def engine(self, data: Splits, split: str, dtype: torch.dtype | None = None) -> Engine:
         """What answers for a split that is encoded so: the mean without a temperature, as an ensemble predicts."""
         if len(self) == 1:
-            return Torch(self.first.model)
+            return Torch(self.first.model, dtype)
         encoded = [teacher.encode(data, split) for teacher in self.teachers]
-        return _Together([Torch(teacher.model) for teacher in self.teachers], encoded, self.weights, data.task)
+        return _Together([Torch(teacher.model, dtype) for teacher in self.teachers], encoded, self.weights, data.task)
 
 
 class Source(Protocol):

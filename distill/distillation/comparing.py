@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import torch
 from scipy.special import log_expit, log_softmax
 
 from distill.checkpoint import Checkpoint
@@ -18,17 +19,20 @@ log = logging.getLogger(__name__)
 _ROWS, _TOKENS = 64, 8192  # of a batch whose tokens' loss is taken
 
 
-def compare(student: Checkpoint, teacher: Checkpoint | Ensemble, data: Splits, record: TrainingLog) -> None:
+def compare(
+    student: Checkpoint, teacher: Checkpoint | Ensemble, data: Splits, record: TrainingLog,
+    dtype: torch.dtype | None = None,
+) -> None:  # fmt: skip
     """Notes in a training's record how its teacher does on validation, and warns where it does worse than the student.
     Several teachers answer as one. What is noted of both is what an epoch was chosen by: a score, or the loss of tokens
-    where answers are texts to write.
+    where answers are texts to write; in the `dtype` that the epochs were scored in.
 
     Where labels are given the share of equal answers is noted too, and the mean entropy, in nats, of what the teacher
     gives a label, a tag or one of many labels. Tokens of a vocabulary have neither: agreeing on each is no aim there.
     """
     task, guide = data.task, Ensemble.of(teacher)
     who = "teacher" if len(guide) == 1 else "ensemble of teachers"
-    engine, held = guide.engine(data, "validation"), guide.encode(data, "validation")
+    engine, held = guide.engine(data, "validation", dtype), guide.encode(data, "validation")
     if task.generates:
         score = token_loss(engine, held, task)
         record.teacher = {"loss": score}
@@ -38,7 +42,7 @@ def compare(student: Checkpoint, teacher: Checkpoint | Ensemble, data: Splits, r
         score = task.score(task.predictions(answers, threshold), held.labels)
         record.teacher = {"score": score}
         if task.head_labels and task.problem != "regression":
-            mine = answer_all(Torch(student.model), student.encode(data, "validation"), task)
+            mine = answer_all(Torch(student.model, dtype), student.encode(data, "validation"), task)
             record.teacher["agreement"] = task.agreement(mine, answers, threshold)
         if (entropy := entropy_of(task, answers)) is not None:
             record.teacher["entropy"] = entropy

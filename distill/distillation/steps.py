@@ -108,7 +108,7 @@ def distill(
     watch.log.signals = getattr(source, "told", None) or None
     if objective.maps:
         watch.log.layer_maps = processes.once(lambda: told(objective.maps, *configs, watch.log.step))
-    processes.once(lambda: compare(trained, guide, data, watch.log))
+    processes.once(lambda: compare(trained, guide, data, watch.log, choose_dtype(words.dtype)))
     return trained
 
 

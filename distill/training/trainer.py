@@ -30,6 +30,7 @@ from distill.training.record import Clock, TrainingLog, Watch
 
 _RECORDS = 100  # how many points of the loss curves are kept
 _PULLS = 10  # how often the gradients of the terms are held against each other: a backward pass a term each time
+_APART = 20  # steps that lie between two of those at least; the last step has one anyway
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
 _STEPS_ASKED = 50  # between two times that several processes ask their leader whether one is due
 
@@ -119,17 +120,19 @@ class Trainer(transformers.Trainer):
         """The objective's loss; its terms are told."""
         loss, terms = model(inputs, self.answer(inputs) if self.answer else None)
         self.record.samples += int(inputs["whole"])
-        if len(terms) > 1 and self._is_due(_PULLS):
+        if len(terms) > 1 and self._is_due(_PULLS, _APART):
             objective = self.accelerator.unwrap_model(self.model)
             trained = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
             self.pulls = gradient_shares(terms, objective.weights, trained)
         self._tell(terms, inputs["rows"])
         return loss
 
-    def _is_due(self, times: int) -> bool:
-        """Whether what is done so often in a training is to be done in this step, at the last of its batches."""
+    def _is_due(self, times: int, apart: int = 1) -> bool:
+        """Whether what is done so often in a training, and no more often than each `apart` steps, is to be done in this
+        step, at the last of its batches.
+        """
         step = self.state.global_step + 1
-        due = step % max(1, self.state.max_steps // times) == 0 or step == self.state.max_steps
+        due = step % max(apart, self.state.max_steps // times) == 0 or step == self.state.max_steps
         return due and self.accelerator.sync_gradients
 
     def _tell(self, terms: dict[str, Tensor], rows: Tensor) -> None:
