@@ -202,8 +202,8 @@ def in_portions(loss: Callable[..., Tensor], student: Tensor, *others: Tensor) -
 
     `loss` is a mean over places; `others` are its teacher's logits and whatever else has a line a place, and need no
     gradient. Over a vocabulary each softmax is as large as the logits themselves, and there are several on the way to a
-    gradient. Here they are no larger than what a processor keeps close, which is 3 to 6 times as fast on one core, and
-    nothing stays in memory but the gradient (as Liger Kernel has it, Hsu et al. 2024, section 3.2).
+    gradient. Here they are no larger than what a processor keeps close, which is two to four times as fast on one core,
+    and nothing stays in memory but the gradient (as Liger Kernel has it, Hsu et al. 2024).
     """
     places, classes = student.shape
     size = places_at_once(classes, student.device.type)
