@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import click
 
@@ -14,6 +15,8 @@ from distill.cli.running import check, run
 from distill.cli.shelf import copy, list_, show
 from distill.cli.sweep import sweep
 from distill.cli.verify import verify
+
+_LEADERS_TURN = 30.0  # seconds; whichever process ends first, torchrun stops all others
 
 
 class _Commands(click.Group):
@@ -26,9 +29,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except DistillError as error:
-            if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started one tells it
-                for line in str(error).splitlines():
-                    click.echo(f"error: {line}", err=True)
+            if os.environ.get("RANK", "0") != "0":  # where the leader says it too, its launcher ends this one meanwhile
+                time.sleep(_LEADERS_TURN)
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
