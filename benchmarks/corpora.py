@@ -75,8 +75,9 @@ def read_and_train(task: str, corpus: str, words: str) -> None:
     torch.set_num_threads(1)
     say("stage read")
     rows = load(settings.Data(**parts, max_length=_LONGEST), task=problem, seed=1)
-    pupil.model.config.id2label = dict(enumerate(rows.task.labels)) or pupil.model.config.id2label
-    pupil.model.config.label2id = {name: number for number, name in pupil.model.config.id2label.items()}
+    if rows.task.labels:
+        pupil.model.config.id2label = dict(enumerate(rows.task.labels))
+        pupil.model.config.label2id = {name: number for number, name in enumerate(rows.task.labels)}
     say("stage fingerprint")
     digest = [rows.fingerprint, *rows.extra_facts]
     say("stage encode")

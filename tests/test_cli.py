@@ -304,3 +304,13 @@ def test_python_dash_m_answers_like_the_command():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: nope: nothing of this name is shipped")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_each_of_several_processes_tells_its_error_and_the_leader_at_once(rank, monkeypatch):
+    waits = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("time.sleep", waits.append)
+    done = CliRunner().invoke(main, ["check", "no-such-recipe"])
+    assert done.exit_code == 2 and done.output.count("error: ") == 1 and "no-such-recipe" in done.output
+    assert waits == ([30.0] if rank == "1" else [])

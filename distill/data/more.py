@@ -75,15 +75,15 @@ def let_in(origin: str, texts: Iterable[tuple[str, ...]], reader: Reader, held: 
 
     A sequence that reads its rows when they are asked for stays one. Raises DataError where none is left.
     """
-    lying = texts if isinstance(texts, Sequence) else None
+    listed = texts if isinstance(texts, Sequence) else None
     made: list[tuple[str, ...]] = []
     reasons, marks = arrays.Growing(np.int8), overlap.Marks()
-    for row in bar(texts, title=origin, shown=lying is not None and len(lying) > MANY):
+    for row in bar(texts, title=origin, shown=listed is not None and len(listed) > MANY):
         clean = [overlap.normalise(text) for text in row]
         (shown,) = reader.texts(Rows([row], [None]))
         reasons.extend((_REASONS.index(held.tells(shown) if any(clean) else BLANK),))
         marks.add(clean)
-        if lying is None:
+        if listed is None:
             made.append(row)
     why, mine = reasons.whole(), marks.whole()
     given, counts = len(why), np.bincount(why, minlength=len(_REASONS)) if len(why) else np.zeros(len(_REASONS), int)
@@ -91,7 +91,7 @@ def let_in(origin: str, texts: Iterable[tuple[str, ...]], reader: Reader, held: 
     new = arrays.places(
         given, lambda part: (why[part] == 0) & (first[part] == np.arange(part.start, part.stop) + len(known))
     )
-    kept = taken(made if lying is None else lying, new)
+    kept = taken(made if listed is None else listed, new)
     numbers = dict(zip(_REASONS, counts.tolist(), strict=True))
     repeated = numbers[BLANK] + numbers[None] - len(new)
     found = Extra(origin, kept, given, numbers[EQUAL], numbers[NEAR], repeated)
