@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from distill import Distill, Finetune, cut, student, teacher
 from distill.checkpoint import Checkpoint
 from distill.data import TokenBatches, collate
-from distill.distillation import Lesson, distill, finetune
+from distill.distillation import Lesson, comparing, distill, finetune
 from distill.distillation.comparing import compare, entropy_of
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, TrainingError
@@ -245,6 +245,16 @@ def test_a_teacher_is_held_against_its_student_on_validation(bert, data, caplog)
         assert not caplog.records
         compare(bert, bert, data, replace(record, epochs=[{"epoch": 1.0, "score": 2.0}]))
     assert "imitates what is worse" in caplog.text
+
+
+def test_the_students_answers_of_its_best_epoch_are_not_asked_for_again(bert, data, monkeypatch):
+    asked, before = [], comparing.answer_all
+    monkeypatch.setattr(comparing, "answer_all", lambda *given: asked.append(given[0].model) or before(*given))
+    made, record = learn(cut(bert, 2), bert, data, imitate={"logits": 1.0}, epochs=3)
+    assert asked == [bert.model]
+    again = replace(record)
+    compare(made, bert, data, again, torch.float32)
+    assert len(asked) == 3 and again.teacher == record.teacher
 
 
 def test_entropy_is_that_of_labels_of_flags_and_of_words_that_are_there(data):

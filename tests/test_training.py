@@ -1,6 +1,10 @@
-"""What a training saves itself: optimizer states that no step can follow, passes over gradients, frozen tables."""
+"""What a training saves itself: optimizer states that no step can follow, passes over gradients, frozen tables, memory
+that goes back to the system only to be asked for again.
+"""
 
 from __future__ import annotations
+
+import platform
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from torch import nn
 from distill import Finetune
 from distill.distillation import finetune
 from distill.errors import TrainingError
-from distill.training import Watch
+from distill.training import Watch, blocks_kept
 from distill.training.freezing import freeze
 from distill.training.trainer import Trainer
 
@@ -102,3 +106,19 @@ def test_frozen_embeddings_stay_in_every_family_with_what_is_tied_to_them(name, 
     assert moved and not moved & frozen
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     assert len(tables & {id(weight) for key, weight in model.named_parameters() if key in frozen}) >= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is told what to keep")
+def test_large_blocks_are_used_again_while_a_training_lasts():
+    def faults(times: int = 4) -> int:
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(times):
+            torch.zeros(20 << 20)  # 80 MB, gone at once
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with blocks_kept():
+        faults(1)
+        assert faults() < 1000
+    assert faults() > 4 * 5000, "what was free has gone back"

@@ -21,11 +21,12 @@ _ROWS, _TOKENS = 64, 8192  # of a batch whose tokens' loss is taken
 
 def compare(
     student: Checkpoint, teacher: Checkpoint | Ensemble, data: Splits, record: TrainingLog,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None, mine: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Notes in a training's record how its teacher does on validation, and warns where it does worse than the student.
     Several teachers answer as one. What is noted of both is what an epoch was chosen by: a score, or the loss of tokens
-    where answers are texts to write; in the `dtype` that the epochs were scored in.
+    where answers are texts to write; in the `dtype` that the epochs were scored in. `mine` are the student's
+    answers, where they are there already.
 
     Where labels are given the share of equal answers is noted too, and the mean entropy, in nats, of what the teacher
     gives a label, a tag or one of many labels. Tokens of a vocabulary have neither: agreeing on each is no aim there.
@@ -42,7 +43,8 @@ def compare(
         score = task.score(task.predictions(answers, threshold), held.labels)
         record.teacher = {"score": score}
         if task.head_labels and task.problem != "regression":
-            mine = answer_all(Torch(student.model, dtype), student.encode(data, "validation"), task)
+            if mine is None:
+                mine = answer_all(Torch(student.model, dtype), student.encode(data, "validation"), task)
             record.teacher["agreement"] = task.agreement(mine, answers, threshold)
         if (entropy := entropy_of(task, answers)) is not None:
             record.teacher["entropy"] = entropy

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from distill import processes
@@ -29,7 +30,8 @@ from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.saved_signals import Keep
-from distill.training import Watch, choose_dtype, fit
+from distill.tasks import better
+from distill.training import Watch, blocks_kept, choose_dtype, fit
 
 log = logging.getLogger(__name__)
 _TURN = 1_000_003  # between the seeds of a chain's trainings; far from those that a recipe gives its students
@@ -53,7 +55,9 @@ def finetune(
     checkpoint = checkpoint.copy()
     checkpoint.model.requires_grad_(True)
     objective = Lesson(checkpoint.model, data.task, settings.Imitate(labels=settings.Term(weight=1.0)))
-    return _train(checkpoint, objective, words, data, None, watch or Watch("finetune"), turn)
+    with blocks_kept():
+        trained, _ = _train(checkpoint, objective, words, data, None, watch or Watch("finetune"), turn)
+    return trained
 
 
 def distill(
@@ -103,12 +107,13 @@ def distill(
         stack.enter_context(_eager([student, first] if "attentions" in pairs else []))
         for one in guide.teachers:
             stack.enter_context(compiled(one.model, words.compile))
+        stack.enter_context(blocks_kept())
         source, rows = ask(guide, student, words, data, objective, scratch, keep)
-        trained = _train(student, objective, words, data, source, watch, turn, rows)
+        trained, answers = _train(student, objective, words, data, source, watch, turn, rows)
     watch.log.signals = getattr(source, "told", None) or None
     if objective.maps:
         watch.log.layer_maps = processes.once(lambda: told(objective.maps, *configs, watch.log.step))
-    processes.once(lambda: compare(trained, guide, data, watch.log, choose_dtype(words.dtype)))
+    processes.once(lambda: compare(trained, guide, data, watch.log, choose_dtype(words.dtype), answers))
     return trained
 
 
@@ -164,25 +169,31 @@ def _scratch(watch: Watch) -> Iterator[Path]:
 def _train(
     checkpoint: Checkpoint, objective: Lesson, words: settings.Training, data: Splits, source: object | None,
     watch: Watch, turn: int, rows: Encoded | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> tuple[Checkpoint, np.ndarray | None]:  # fmt: skip
+    """The checkpoint at its best epoch, and its answers to the validation split there, where this process has them."""
     model, task, held = checkpoint.model, data.task, held_out(checkpoint, data)
-    engine = Torch(model, choose_dtype(words.dtype))
+    engine, lower = Torch(model, choose_dtype(words.dtype)), task.lower or task.generates
+    best: tuple[float, np.ndarray] | None = None
 
     def validate() -> float:
+        nonlocal best
         if task.generates:
             return token_loss(engine, held, task)
         answers = answer_all(engine, held, task)
-        return task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
+        score = task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
+        if best is None or better(score, best[0], lower=lower):
+            best = score, answers
+        return score
 
     fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, lower=task.lower or task.generates,
-        seed=data.seed + turn * _TURN, watch=watch,
+        answer=source.signals if source else None, lower=lower, seed=data.seed + turn * _TURN, watch=watch,
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
-    return checkpoint
+    this_sitting = best is not None and best[0] == watch.log.best["score"]
+    return checkpoint, best[1] if this_sitting else None
 
 
 def settle(checkpoint: Checkpoint, data: Splits) -> None:

@@ -1,8 +1,10 @@
-"""What holds while a training lasts: the number format, dropout, attention, a folder to work in."""
+"""What holds while a training lasts: the number format, memory, dropout, attention, a folder to work in."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from distill import processes
 from distill.data import Encoded
 
 _PLAIN_ATTENTION = 256  # tokens
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+_KEPT, _MAPPED = (1 << 31) - 1, 32 << 20  # bytes: the most that can be said, and what glibc goes up to by itself
 
 
 def choose_dtype(asked: str) -> torch.dtype:
@@ -37,6 +41,28 @@ def scratch() -> Iterator[Path]:
     finally:
         if processes.is_first():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def blocks_kept() -> Iterator[None]:
+    """Large blocks of memory that are freed are there for the next that are asked for, for as long as this lasts.
+
+    The GNU C library gives those over 32 MB back to the system at once, which clears each new one page by page: most of
+    the time that the gradient of an embedding table took went there. Afterwards what is free is given back. Other C
+    libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_THRESHOLD, _KEPT)
+    libc.mallopt(_TRIM_THRESHOLD, _KEPT)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_THRESHOLD, _MAPPED)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _MAPPED)
+        libc.malloc_trim(0)
 
 
 @contextlib.contextmanager
