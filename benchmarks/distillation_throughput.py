@@ -44,7 +44,7 @@ from distill.report import machine, versions
 LAYERS, EPOCHS = 3, 3
 GRID = {"batch_size": (32, 64, 128), "learning_rate": (1e-4, 3e-4, 1e-3)}
 QUICK = {"batch_size": (16, 32), "learning_rate": (3e-4,)}
-STEPS = 60  # of ours that are looked into
+LOOKED_INTO = 1.3  # epochs of ours: in one alone the teacher would not be asked beforehand
 SPARE = 1.3  # texts that are drawn for each one that is taken, since near-duplicates go
 
 
@@ -258,7 +258,7 @@ def look_into(
     if mine is None:
         return None
     chosen = rows[mine.name]["chosen"]
-    steps = min(STEPS, words.texts // chosen["batch_size"])
+    steps = int(LOOKED_INTO * words.texts / chosen["batch_size"])
     told = whole.run(mine, chosen["batch_size"], chosen["learning_rate"], steps=steps)
     return {word: value for word, value in told.items() if word not in ("folder", "process", "seed", "arm")}
 

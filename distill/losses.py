@@ -1,7 +1,7 @@
 """The losses: pure functions of tensors, and the one dict that names them.
 
-Every loss is a mean over what is real: over examples, or over the tokens that `mask` keeps. A loss of something to
-itself is zero (cross-entropies to hard labels excepted).
+Every loss is a mean over what is real: over examples, or over the tokens that `mask` keeps; of nothing it is zero. A
+loss of something to itself is zero (cross-entropies to hard labels excepted).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
-    return _divergence(log_p, log_q).mean() * temperature**2
+    return _mean(_divergence(log_p, log_q)) * temperature**2
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -43,21 +43,25 @@ def js(student: Tensor, teacher: Tensor, temperature: float = 1.0, beta: float =
     M = β teacher + (1 − β) student, softened and scaled as `kl` (Agarwal et al. 2024, equation 1).
 
     β = 0.5 is the symmetric one; divided by β (1 − β) it tends to `kl` as β goes to 0, to `reverse_kl` as it goes to 1.
+    At 0 and 1 themselves, where nothing would be left of it, it is these two, as in that paper's own code.
     """
+    if beta in (0, 1):
+        return (reverse_kl if beta else kl)(student, teacher, temperature)
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    return (beta * _divergence(log_p, log_m) + (1 - beta) * _divergence(log_q, log_m)).mean() * temperature**2
+    apart = beta * _divergence(log_p, log_m) + (1 - beta) * _divergence(log_q, log_m)
+    return _mean(apart) * temperature**2
 
 
 def skew_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, skew: float = 0.1) -> Tensor:
     """KL(teacher ‖ λ teacher + (1 − λ) student), softened and scaled as `kl`: what the student finds all but impossible
-    costs no more than ln 1/λ (Ko et al. 2024, DistiLLM, equation 4). A `skew` λ of 0 is `kl`.
+    costs no more than ln 1/λ (Ko et al. 2024, DistiLLM, equation 4). A `skew` λ of 0 is `kl`; it is below 1.
     """
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
     mixed = torch.logaddexp(log_p + math.log(skew), log_q + math.log1p(-skew)) if skew > 0 else log_q
-    return _divergence(log_p, mixed).mean() * temperature**2
+    return _mean(_divergence(log_p, mixed)) * temperature**2
 
 
 def decoupled_kl(
@@ -86,13 +90,13 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
     p = t.sigmoid()
     yes = p * (F.logsigmoid(t) - F.logsigmoid(s))
     no = (1 - p) * (F.logsigmoid(-t) - F.logsigmoid(-s))
-    return (yes + no).mean() * temperature**2
+    return _mean(yes + no) * temperature**2
 
 
 def mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared error over all values, or over those of the tokens that the mask (batch, tokens) keeps."""
     squared = (student.float() - teacher.float()) ** 2
-    return squared.mean() if mask is None else _masked_mean(squared.mean(-1), mask)
+    return _mean(squared) if mask is None else _masked_mean(squared.mean(-1), mask)
 
 
 def cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -101,7 +105,7 @@ def cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tens
     DistilBERT's third loss (Sanh et al. 2019).
     """
     distance = 1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)
-    return distance.mean() if mask is None else _masked_mean(distance, mask)
+    return _mean(distance) if mask is None else _masked_mean(distance, mask)
 
 
 def attention(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -268,6 +272,10 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _log_rest(logs: Tensor, right: Tensor) -> Tensor:
     """The logarithm of what all classes but the right one get together."""
     return logs.masked_fill(right, -torch.inf).logsumexp(-1)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(1, values.numel())
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

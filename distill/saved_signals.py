@@ -8,10 +8,9 @@ kept as those of the likeliest tokens, one for all others, and in a second file 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -217,24 +216,31 @@ class Saved:
 def distinct(encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
     """A split with each input once, and each row's place there; no places where no two rows are alike.
 
-    Of inputs 16 bytes each are held.
+    Inputs are told apart by hashes.
     """
-    digests = bytearray()
+    digests = arrays.Growing(np.uint64)
     more = [ragged for ragged in (encoded.windows, encoded.decoder_start is not None and encoded.targets) if ragged]
-    for row, (start, end) in enumerate(itertools.pairwise(encoded.offsets.tolist())):
+    for row, start, end in _ends(encoded.offsets):
         found = hashlib.blake2b(encoded.ids[start:end].tobytes(), digest_size=16)
         if encoded.types is not None:
             found.update(encoded.types[start:end].tobytes())
         for ragged in more:
             found.update(b"\0" + ragged[row].tobytes())
-        digests += found.digest()
-    first = first_equal(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2))
-    kept = np.flatnonzero(first == np.arange(len(first)))
+        digests.extend(np.frombuffer(found.digest(), dtype=np.uint64).tolist())
+    first = first_equal(digests.whole().reshape(-1, 2))
+    kept = arrays.places(len(first), lambda part: first[part] == np.arange(part.start, part.stop))
     if len(kept) == len(encoded):
         return encoded, None
-    places = np.zeros(len(encoded), dtype=np.int64)
+    places = arrays.zeros(len(encoded), np.int64)
     places[kept] = np.arange(len(kept))
-    return encoded.take(kept), places[first]
+    return encoded.take(kept), arrays.filled(len(first), np.int64, lambda part: places[first[part]])
+
+
+def _ends(offsets: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Each row's number, and where it starts and ends."""
+    for part in arrays.portions(len(offsets) - 1):
+        bounds = offsets[part.start : part.stop + 1].tolist()
+        yield from zip(range(part.start, part.stop), bounds, bounds[1:], strict=False)
 
 
 def by_token(signals: Signals) -> dict[tuple[str, int], Tensor]:

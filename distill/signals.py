@@ -79,16 +79,19 @@ def inputs_for(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read(model: Any, batch: dict[str, Tensor], wanted: Wanted = NOTHING) -> Signals:
     """Runs a model on a batch and keeps what was asked for. Attentions are there in eager attention alone."""
+    body, given = model, inputs_for(model, batch)
+    if answers_at_end(model):
+        body, given = model.base_model, {"decoder_input_ids": shifted(model, given["input_ids"]), **given}
     with watched(model, wanted.vectors) as vectors:
-        output = model(
-            **inputs_for(model, batch),
+        output = body(
+            **given,
             output_hidden_states=bool(wanted.hidden_states),
             output_attentions=bool(wanted.attentions),
         )
     states = states_of(output) if wanted.hidden_states else ()
     config = model.config.to_dict() if wanted.attentions else {}
     return Signals(
-        logits_of(output),
+        logits_of(output) if body is model else logits_at_end(model, given["input_ids"], output[0]),
         {layer: states[layer] for layer in wanted.hidden_states},
         {layer: _attentions_of(output, *anatomy.place_of(config, layer)) for layer in wanted.attentions},
         vectors,
@@ -158,6 +161,26 @@ def logits_of(output: Any) -> Tensor:
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     return output.logits
+
+
+def answers_at_end(model: Any) -> bool:
+    """Whether a model classifies a text by what its decoder has at the last end-of-text token. transformers refuses a
+    batch whose texts have different numbers of them, as one in the midst of a text makes; so its head is asked here.
+    """
+    return model.config.is_encoder_decoder and type(model).__name__.endswith("ForSequenceClassification")
+
+
+def logits_at_end(model: Any, ids: Tensor, states: Tensor) -> Tensor:
+    """The logits of such a model, (batch, labels), from its decoder's last hidden states, (batch, tokens, width)."""
+    place = torch.arange(ids.shape[1], device=ids.device)
+    last = torch.where(ids == model.config.eos_token_id, place, -1).argmax(1)
+    return model.classification_head(states[torch.arange(ids.shape[0], device=ids.device), last])
+
+
+def shifted(model: Any, ids: Tensor) -> Tensor:
+    """What such a model's decoder is given: the text that is read, behind the token that it starts from."""
+    start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
+    return torch.cat([start, ids[:, :-1]], 1)
 
 
 def accepts(model: Any, argument: str) -> bool:

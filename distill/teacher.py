@@ -29,6 +29,7 @@ from distill.worth import Asked, Choice, choose
 log = logging.getLogger(__name__)
 SAVED_AT_MOST = 4 << 30  # bytes of signals that are kept on disk; beyond it the teacher runs in every step
 
+_ROOM = 1.1  # times what signals take: else the disk would be full to the brim
 _PASS = "pass.json"  # how signals were computed
 
 
@@ -117,7 +118,7 @@ def answering(
         unused = "; signals.engine, which computes what is kept, has no use then" if label_pass else ""
         log.info("%s runs in every step: %s%s", who, reason, unused)
         return source
-    if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < 2 * layout.bytes):
+    if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < _ROOM * layout.bytes):
         room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"
         if not live or choice.binds:
             way = "say signals: off" if live else "imitate logits alone behind a trimmed vocabulary"
@@ -139,6 +140,8 @@ def _never_kept(encoded: Encoded, wanted: Wanted, *, off: bool) -> str | None:
 def _live_instead(layout: Layout, *, live: bool, epochs: float) -> str | None:
     """Why a teacher had better run in every step, where nobody has said what is kept; None where it hadn't."""
     needed, what = layout.bytes, layout.told
+    if live and epochs < 1:
+        return "the training ends before all texts were read"
     if needed and live and epochs <= 1:
         return f"its {what} are asked for only once"
     if live and needed > SAVED_AT_MOST:

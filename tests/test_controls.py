@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from conftest import LABELS, load_tiny
 from made_reports import make_report
+from scipy import stats
 
 from distill import checkpoint, preflight, prune, student
 from distill.cli import main
@@ -150,7 +151,9 @@ def answers(labels: np.ndarray, right: float, seed: int) -> np.ndarray:
 
 def test_the_gain_is_the_mean_difference_and_nothing_where_both_say_the_same():
     labels = np.arange(300) % 3
-    ours, theirs = ([answers(labels, right, seed) for seed in seeds] for right, seeds in ((0.9, (1, 2)), (0.7, (3, 4))))
+    ours, theirs = (
+        [answers(labels, right, seed) for seed in seeds] for right, seeds in ((0.9, (1, 2, 5)), (0.7, (3, 4, 6)))
+    )
     gain = measure_gain(ours, theirs, labels, TASK)
     each = [(one == labels).mean() - (other == labels).mean() for one, other in zip(ours, theirs, strict=True)]
     assert gain.each == pytest.approx(each) and gain.value == pytest.approx(np.mean(each))
@@ -170,12 +173,12 @@ def test_of_one_seed_the_interval_is_that_of_the_paired_difference():
 
 
 def test_what_seeds_differ_by_widens_the_interval_as_it_does_a_mean():
-    """All texts are alike, so that seeds alone differ: the interval is that of a mean of S, stretched for few."""
+    """All texts are alike, so that seeds alone differ: the interval is Student's, of a mean of S."""
     labels, shares = np.zeros(2000, int), np.array([0.6, 0.7, 0.8, 0.9])
     ours = [np.where(np.arange(2000) % 10 < 10 * share, 0, 1) for share in shares]
     theirs = [np.ones(2000, int)] * 4
     gain = measure_gain(ours, theirs, labels, TASK)
-    half = 1.96 * shares.std(ddof=1) / np.sqrt(4)
+    half = stats.t.ppf(0.975, 3) * shares.std(ddof=1) / np.sqrt(4)
     assert gain.value == pytest.approx(0.75)
     assert gain.interval[1] - gain.interval[0] == pytest.approx(2 * half, rel=0.2)
 

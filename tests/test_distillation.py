@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import replace
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -206,6 +207,18 @@ def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
     assert "learning_rate" in str(told.value)
 
 
+@pytest.mark.parametrize("made", ["gradient", "score"])
+def test_a_training_that_ends_in_no_number_is_stopped_there(bert, data, made):
+    pupil = cut(bert, 1)
+    lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0))
+    if made == "gradient":
+        pupil.model.classifier.weight.register_hook(lambda gradient: gradient * float("nan"))
+    score = float("nan") if made == "score" else 1.0
+    with pytest.raises(TrainingError, match=rf"the {'validation ' * (made == 'score')}{made} .*is nan"):
+        fit(lesson, pupil.encode(data, "train"), Finetune(**FAST, max_steps=1), validate=lambda: score)
+    assert all(torch.isfinite(parameter).all() for parameter in pupil.model.parameters())
+
+
 def test_a_term_that_hardly_counts_is_warned_of_once(bert, data, caplog):
     with caplog.at_level(logging.WARNING, logger="distill.training"):
         learn(cut(bert, 2), bert, data, imitate={"logits": 1.0, "labels": 1e-6}, epochs=3)
@@ -322,6 +335,20 @@ def test_dropout_of_zero_makes_training_deterministic_in_every_family(family, tm
     assert not torch.equal(model(input_ids=ids).logits, expected)
     with dropout(model, 0.0):
         assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", families.CONFIGS)
+def test_dropout_of_zero_reaches_what_drops_by_a_function(name):
+    from distill.training.conditions import dropout
+
+    model = families.build(name, attention_dropout=0.4, dropout=0.4, activation_dropout=0.4)
+    given = families.batch_for(model)
+    expected = model(**given).logits
+    model.train()
+    with dropout(model, 0.0):
+        assert torch.allclose(model(**given).logits, expected, atol=1e-5)
+    torch.manual_seed(0)
+    assert not torch.allclose(model(**given).logits, expected, atol=1e-5), "what it had has come back"
 
 
 # ------------------------------------------------------------------------------------- repeatable

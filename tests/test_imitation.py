@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PIECES, load_tiny, make_splits, make_tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from writers import build_writer, make_pairs
 
 from distill import Distill, cut, distill, prune, teacher
@@ -41,6 +41,20 @@ def learn(pupil: Checkpoint, of: Checkpoint, data, **words: object) -> tuple[Che
 
 def batch_of(checkpoint: Checkpoint, data, rows: int = 5) -> dict[str, Tensor]:
     return tensors(collate(checkpoint.encode(data, "train"), list(range(rows))), checkpoint.model.device)
+
+
+def test_attentions_are_learned_without_dropout_of_their_weights(bert, data):
+    """A first layer that is its teacher's attends as it does, though dropout is on behind it."""
+    pupil = bert.copy()
+    layers = {name: module for name, module in pupil.model.named_modules() if isinstance(module, nn.Dropout)}
+    for name, module in layers.items():
+        module.p = 0.0 if "embeddings" in name else 0.2
+    term = {"weight": 1.0, "layers": {1: 1}}
+    made, record = learn(
+        pupil, bert, data, imitate={"attentions": term}, dropout=None, max_steps=1, learning_rate=1e-9
+    )  # fmt: skip
+    assert record.records[0]["terms"]["attentions"]["value"] == pytest.approx(0, abs=1e-5)
+    assert made.model.bert.encoder.layer[0].attention.self.dropout.p == 0.2
 
 
 # --------------------------------------------------------------------------------------------------- the signals

@@ -13,7 +13,7 @@ import torch
 from conftest import load_tiny, make_splits
 from language_models import CAUSAL, load
 
-from distill import labelling, teacher
+from distill import Distill, cut, distill, labelling, teacher
 from distill.data import collate
 from distill.errors import MachineError, RecipeError
 from distill.labelling import Pass, Trial, labeller
@@ -25,6 +25,7 @@ from distill.saved_signals import Saved
 from distill.signals import NOTHING, Signals, tensors
 from distill.store import Store
 from distill.teacher import Live
+from distill.training import Watch
 
 LOOSE = {"divergence": 0.5, "agreement": 0.5}
 
@@ -121,6 +122,16 @@ def test_logits_over_a_vocabulary_are_labelled_so_too(gpt2, corpus):
     _, found, whole, told = label(gpt2, data, "onnx-fp32")
     assert told["engine"] == "onnx-fp32" and told["tried"][0]["divergence"] < 1e-5
     assert found.shape == whole.shape
+
+
+def test_logits_that_nobody_imitates_are_not_kept_beside_what_is(gpt2, corpus):
+    data, watch = load(corpus, CAUSAL), Watch("distill")
+    words = {"imitate": {"hidden_states": {"weight": 1.0, "layers": {1: 1}}}, "dtype": "float32", "epochs": 2}
+    words |= {"signals": {"engine": "bfloat16", **LOOSE}}
+    distill(cut(gpt2, 1), Distill(**words), data=data, teacher=gpt2, watch=watch)
+    told = watch.log.signals
+    assert told["label_pass"]["tried"][0]["engine"] == "bfloat16"
+    assert told["bytes_a_token"] == pytest.approx(2 * gpt2.model.config.hidden_size, rel=0.05)
 
 
 def test_auto_takes_the_fastest_that_fits_and_leaves_a_short_pass_alone(bert, data, monkeypatch, caplog):

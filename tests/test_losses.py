@@ -191,6 +191,20 @@ def test_a_loss_of_different_things_is_positive(name):
     assert LOSSES[name](tensor(STUDENT), tensor(TEACHER)).item() > 0.01
 
 
+@pytest.mark.parametrize(("beta", "end"), [(0, "kl"), (1, "reverse_kl")])
+def test_js_is_one_of_the_two_at_its_ends(beta, end):
+    found = losses.js(tensor(STUDENT), tensor(TEACHER), 2.0, beta=beta)
+    assert torch.equal(found, LOSSES[end](tensor(STUDENT), tensor(TEACHER), 2.0))
+
+
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "skew_kl", "binary_kl", "mse", "cosine"])
+def test_of_no_places_a_loss_is_zero_and_so_is_its_gradient(name):
+    nothing = torch.zeros(0, 5, requires_grad=True)
+    found = LOSSES[name](nothing, torch.zeros(0, 5))
+    found.backward()
+    assert found.item() == 0 and nothing.grad.shape == (0, 5)
+
+
 @pytest.mark.parametrize(("beta", "limit"), [(1e-4, "kl"), (1 - 1e-4, "reverse_kl")])
 def test_js_runs_from_kl_to_reverse_kl(beta, limit):
     found = losses.js(tensor(STUDENT), tensor(TEACHER), 2.0, beta=beta).item() / (beta * (1 - beta))

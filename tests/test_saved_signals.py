@@ -6,10 +6,12 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
-from distill import teacher
-from distill.data import Ragged, collate
+from distill import Distill, teacher
+from distill.data import Ragged, arrays, collate
+from distill.distillation.asking import epochs_of
 from distill.saved_signals import Saved, distinct
 from distill.signals import Wanted, read, tensors
 
@@ -54,6 +56,35 @@ def test_inputs_that_differ_in_what_is_read_or_written_are_distinct(bert, data):
     targets = Ragged.of([[5, 3], [6, 3], [5, 3]])
     assert distinct(replace(twice, targets=targets))[1] is not None
     assert distinct(replace(twice, targets=targets, decoder_start=0))[1] is None
+
+
+def test_rows_are_taken_a_portion_at_a_time_as_at_once(bert, data, monkeypatch):
+    encoded = bert.encode(data, "train")
+    rows = np.array([7, 0, 0, 30, 3, 12, 59])
+    expected, places = encoded.take(rows), distinct(encoded.take(rows))[1]
+    monkeypatch.setattr(arrays, "PORTION", 2)
+    found = encoded.take(rows)
+    for name in ("ids", "types", "offsets", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert [found.tokens[place].tolist() for place in range(7)] == [encoded.tokens[row].tolist() for row in rows]
+    assert distinct(found)[1].tolist() == places.tolist() == [0, 1, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("words", "epochs"), [
+    ({"epochs": 2.5}, 2.5), ({"epochs": 1, "max_steps": 24}, 3), ({"epochs": 9, "max_steps": 4}, 0.5),
+    ({"epochs": 1, "max_steps": 24, "accumulate": 3}, 8),
+])  # fmt: skip
+def test_steps_that_are_said_tell_how_often_texts_are_read(bert, data, words, epochs):
+    encoded = bert.encode(data, "train")
+    assert len(encoded) == 60
+    assert epochs_of(Distill(imitate={"logits": 1.0}, batch_size=8, **words), encoded) == epochs
+
+
+def test_a_training_that_ends_before_all_texts_were_read_asks_its_teacher_live(bert, data, tmp_path):
+    given = {"dtype": torch.float32, "scratch": tmp_path}
+    encoded = bert.encode(data, "train")
+    assert isinstance(teacher.answering(bert, encoded, Wanted(), epochs=0.5, **given), teacher.Live)
+    assert isinstance(teacher.answering(bert, encoded, Wanted(), epochs=0.5, live=False, **given), Saved)
 
 
 def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):

@@ -9,6 +9,7 @@ import families
 import pytest
 import torch
 import transformers
+from conftest import LABELS
 from writers import write_lines
 
 from distill import Predictor, anatomy
@@ -83,3 +84,30 @@ def test_a_family_goes_through_the_whole_chain(name, corpus, tmp_path, without_m
         ids = tokenizer(["the goal of the match"], return_tensors="pt")["input_ids"]
         given = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :2]} if kind == "encoder-decoder" else {})
         assert stock(**given).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bart", "t5-gated"])
+def test_a_classifier_of_a_family_that_writes_goes_through_the_whole_chain(name, topics_csv, tmp_path, without_memory):
+    heads = {"id2label": dict(enumerate(LABELS)), "label2id": {label: place for place, label in enumerate(LABELS)}}
+    teacher = families.save(tmp_path / "teacher", name, "SequenceClassification", **heads)
+    words = {
+        "task": "text-classification",
+        "teacher": {"checkpoint": str(teacher)},
+        "student": {"layers": 2 if name == "gpt2" else {"encoder": 2, "decoder": 1}},
+        "data": {"source": str(topics_csv), "validation": 0.2, "test": 0.2, "max_length": 20},
+        "steps": [{"distill": {"imitate": BOTH, **FEW}}, {"prune": {"heads": 0.25, "examples": 16}}, "quantize"],
+        "ship": ["transformers", "onnx"],
+        "timing": {"batch": [1, 8], "rounds": 3},
+        "track": {"wandb": "off", "energy": False},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(words))
+    report = run(load_recipe(path), tmp_path / "run", beside=tmp_path)
+    rows = {(row.name, row.format): row for row in report.ledger.rows}
+    assert rows["3-quantize", "onnx-fp32"].score == pytest.approx(rows["2-prune", "transformers"].score, abs=1e-3)
+    shipped = tmp_path / "run" / "shipped"
+    assert [finding for finding in verify(shipped, quick=True) if finding.outcome == "FAILS"] == []
+    texts = ["team score league ball", "the goal [SEP] of a match"]  # ended in its midst, too
+    asked = {form: Predictor(shipped, form).predict(texts) for form in ("transformers", "onnx-fp32")}
+    best = {form: [next(iter(answer))[0] for answer in answers] for form, answers in asked.items()}
+    assert best["onnx-fp32"] == best["transformers"]

@@ -55,12 +55,25 @@ class Ragged:
 
     def places(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Where the values of some rows are, end to end."""
-        found = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+        lengths = self.lengths_of(rows)
+        starts = self.offsets[np.asarray(rows, dtype=np.int64)] - (np.cumsum(lengths) - lengths)
+        return np.arange(lengths.sum()) + np.repeat(starts, lengths)
 
     def take(self, rows: np.ndarray) -> Ragged:
         """Some of the rows, in the order given."""
-        return Ragged(self.values[self.places(rows)], arrays.ends(self.lengths_of(rows)))
+        offsets = self.offsets_of(rows)
+        return Ragged(self.along(self.values, rows, offsets), offsets)
+
+    def offsets_of(self, rows: np.ndarray) -> np.ndarray:
+        """Where some rows begin and end when they lie end to end by themselves."""
+        return arrays.ends(arrays.filled(len(rows), np.int64, lambda part: self.lengths_of(rows[part])))
+
+    def along(self, values: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Of values that lie alongside these those of some rows, end to end as `offsets_of` has it."""
+        found = arrays.zeros(int(offsets[-1]), values.dtype)
+        for part in arrays.portions(len(rows)):
+            found[offsets[part.start] : offsets[part.stop]] = values[self.places(rows[part])]
+        return found
 
     def padded(self, rows: Sequence[int], fill: int, lengths: np.ndarray | None = None) -> np.ndarray:
         """Rows side by side, (rows, longest) int64, shorter ones filled up on the right.
@@ -131,14 +144,18 @@ class Encoded:
 
     def take(self, rows: np.ndarray) -> Encoded:
         """Some of the rows, in the order given."""
-        places = self.tokens.places(rows)
+        offsets = self.tokens.offsets_of(rows)
+        ids, types, sizes = (
+            None if values is None else self.tokens.along(values, rows, offsets)
+            for values in (self.ids, self.types, self.sizes)
+        )
         return replace(
             self,
-            ids=self.ids[places],
-            types=None if self.types is None else self.types[places],
-            offsets=arrays.ends(self.tokens.lengths_of(rows)),
+            ids=ids,
+            types=types,
+            offsets=offsets,
             labels=self.labels[rows],
-            sizes=None if self.sizes is None else self.sizes[places],
+            sizes=sizes,
             targets=None if self.targets is None else self.targets.take(rows),
             windows=None if self.windows is None else self.windows.take(rows),
             about=None if self.about is None else [self.about[row] for row in rows],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill import processes
 from distill.checkpoint import Checkpoint
-from distill.data import Encoded, Splits
+from distill.data import Encoded, Splits, TokenBatches
 from distill.distillation.fitting import asks_teacher, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
 from distill.ensemble import Ensemble, Mixture
@@ -45,7 +45,8 @@ def ask(
         return None, mine
     several = guide.teachers if words.imitate.logits is not None else guide.teachers[:1]
     label_pass = _label_pass(words, data.task)  # an engine is held to its logits
-    needed = data.task.head_labels or words.imitate.logits is not None or label_pass is not None
+    needed = data.task.head_labels or words.imitate.logits is not None
+    epochs = epochs_of(words, mine)
     sources, read = [], [teacher.encode(data, "train") for teacher in several]
     for place, (teacher, theirs) in enumerate(zip(several, read, strict=True)):
         wanted = wanted_of(lesson.asked, lesson.pairs, teacher=True) if place == 0 else NOTHING
@@ -55,7 +56,7 @@ def ask(
             raise CheckpointError(reason)
         numbers = numbers_between(student, teacher, data) if along and not alike else None
         source = answering(
-            teacher, mine if numbers else theirs, wanted, epochs=words.epochs, dtype=choose_dtype(words.dtype),
+            teacher, mine if numbers else theirs, wanted, epochs=epochs, dtype=choose_dtype(words.dtype),
             scratch=_shelf(scratch, place), live=alike or numbers is not None, keep=keep[place],
             asked=_asked(words, data.task, student, teacher), off=words.kept == "off",
             label_pass=label_pass, who=name_of(place, len(guide)), numbers=numbers,
@@ -68,6 +69,14 @@ def ask(
         return sources[0], rows
     raw = data.task.soft_loss(words.imitate.logits.loss) == "mse"
     return Mixture(sources, guide.weights, data.task, temperature=words.temperature, raw=raw), rows
+
+
+def epochs_of(words: settings.Training, encoded: Encoded) -> float:
+    """How often a training reads its rows: as often as the recipe says, or as its steps make it."""
+    if words.max_steps is None:
+        return words.epochs
+    batches = len(TokenBatches(encoded.work, words.batch_size, words.batch_tokens))
+    return words.max_steps / -(-batches // words.accumulate)
 
 
 def _shelf(scratch: Path, place: int) -> Path:

@@ -51,6 +51,7 @@ class Lesson(Objective):
         self.weights = {name: term.weight for name, term in self.asked.items()}
         self.facts = student.config.to_dict()
         self.wanted = wanted_of(self.asked, self.pairs, teacher=False)
+        self.attends = bool(self.wanted.attentions)
         different = widths[0] != widths[1]
         bridged = self.wanted.hidden_states if different else ()
         self.projections = nn.ModuleDict({str(mine): nn.Linear(*widths, bias=False) for mine in bridged})

@@ -94,7 +94,8 @@ def distill(
     if imitate.relations is not None:
         heads = relation_heads(imitate.relations, student, first, pairs, data)
         imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
-    widths = (student.model.config.hidden_size, first.model.config.hidden_size)
+    compared = [one.model.config.get_text_config() for one in (student, first)] if "hidden_states" in pairs else []
+    widths = [config.hidden_size for config in compared] or [0, 0]
     torch.manual_seed(data.seed + turn * _TURN)  # of the projections; the loop seeds itself
     configs = student.model.config.to_dict(), first.model.config.to_dict()
     objective = Lesson(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm, t
 
 from distill.tasks import Task
 
@@ -35,12 +36,13 @@ def measure_gain(
 
     The interval is a percentile bootstrap that draws texts and seeds anew together, both sides the same ones. Of few
     seeds the plain bootstrap makes too little: what they differ by is stretched by √(S / (S − 1)), which makes its
-    variance that of a mean of S (Efron 1982). Of one seed only texts are drawn.
+    variance that of a mean of S (Efron 1982), and by what Student's t is wider than the normal at S − 1 degrees of
+    freedom (Hesterberg 2015, section 4.4). Of one seed only texts are drawn.
     """
     sign = -1.0 if task.lower else 1.0
     tallies = [(task.tally(one, labels), task.tally(other, labels)) for one, other in zip(ours, theirs, strict=True)]
     rows, seeds, rng = len(labels), len(tallies), np.random.default_rng(seed)
-    stretch = (seeds / (seeds - 1)) ** 0.5 if seeds > 1 else 0.0
+    stretch = (seeds / (seeds - 1)) ** 0.5 * t.ppf(0.975, seeds - 1) / norm.ppf(0.975) if seeds > 1 else 0.0
 
     def apart(drawn: np.ndarray) -> np.ndarray:
         return np.array([sign * (one(drawn) - other(drawn)) for one, other in tallies])

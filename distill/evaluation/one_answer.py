@@ -30,7 +30,10 @@ def answer_with_torch(folder: Path) -> None:
     else:
         (kind,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
         model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True).eval()
-    given = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64)
+    given, end = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64), model.config.eos_token_id
+    if model.config.is_encoder_decoder and isinstance(end, int):  # its classifiers answer where a text ends
+        given = given.where(given != end, 0)
+        given[:, -1] = end
     with torch.inference_mode():
         if model.can_generate():
             one = {"max_new_tokens": 1, "min_new_tokens": 0, "min_length": 0, "num_beams": 1, "do_sample": False}

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from distill import anatomy
 from distill.export.attention import masks, positions
-from distill.signals import accepts, logits_of
+from distill.signals import accepts, answers_at_end, logits_at_end, logits_of, shifted
 
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
@@ -53,8 +53,7 @@ def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, 
     seen, tokens = given["attention_mask"], given["input_ids"].shape[1]
     made: dict[str, Any] = {"attention_mask": masks(model, seen, tokens, causal=family.kind == "decoder")}
     if family.kind == "encoder-decoder" and accepts(model, "decoder_attention_mask"):
-        start = torch.full_like(seen[:, :1], model.config.decoder_start_token_id)
-        made["decoder_input_ids"] = torch.cat([start, given["input_ids"][:, :-1]], 1)
+        made["decoder_input_ids"] = shifted(model, given["input_ids"])
         made["decoder_attention_mask"] = masks(model, torch.ones_like(seen), tokens, causal=True)
     if family.kind == "decoder":
         made["position_ids"] = positions(seen, tokens)
@@ -66,18 +65,10 @@ def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, 
 def _run(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:
     """What a model says, or its body where the head is put on in `_logits`."""
     words = {"use_cache": False} if accepts(model, "use_cache") else {}
-    return (model.base_model if _by_end(model) else model)(**given, **words, output_hidden_states=True)
-
-
-def _by_end(model: PreTrainedModel) -> bool:
-    """Whether its head reads the last end-of-text token, of which transformers counts as many a text as it finds."""
-    return model.config.is_encoder_decoder and type(model).__name__.endswith("ForSequenceClassification")
+    return (model.base_model if answers_at_end(model) else model)(**given, **words, output_hidden_states=True)
 
 
 def _logits(model: PreTrainedModel, given: Mapping[str, Tensor], output: Any) -> Tensor:
-    if _by_end(model):
-        ids = given["input_ids"]
-        place = torch.arange(ids.shape[1], device=ids.device)
-        last = torch.where(ids == model.config.eos_token_id, place, -1).argmax(1)
-        return model.classification_head(output[0][torch.arange(ids.shape[0], device=ids.device), last])
+    if answers_at_end(model):
+        return logits_at_end(model, given["input_ids"], output[0])
     return logits_of(output)

@@ -30,8 +30,8 @@ from distill.store import Piece, Store
 from distill.training import Watch, choose_dtype
 
 _VERSIONS = {
-    "finetune": 1,
-    "distill": 1,
+    "finetune": 2,
+    "distill": 2,
     "prune": 3,
     "pad": 2,
     "quantize": 5,

@@ -66,17 +66,35 @@ def blocks_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def dropout(model: nn.Module, rate: float | None) -> Iterator[None]:
-    """Every dropout layer of a model at one rate for as long as the block lasts; None leaves them alone."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)] if rate is not None else []
-    own = [layer.p for layer in layers]
-    for layer in layers:
-        layer.p = rate
+def dropout(model: nn.Module, rate: float | None, *, in_attention: bool = True) -> Iterator[None]:
+    """Every dropout of a model at one rate for as long as the block lasts; None leaves them alone.
+
+    Not `in_attention`, there is none in its attention: the weights that a model gives away have been through it, and a
+    distribution with some of its places at zero can't be held against a teacher's.
+    """
+    own = [(module, name, getattr(module, name), attends) for module, name, attends in _dropouts(model)]
+    for module, name, before, attends in own:
+        asked = before if rate is None else rate
+        setattr(module, name, 0.0 if attends and not in_attention else asked)
     try:
         yield
     finally:
-        for layer, before in zip(layers, own, strict=True):
-            layer.p = before
+        for module, name, before, _ in own:
+            setattr(module, name, before)
+
+
+def _dropouts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
+    """Where the rates stand, and which of them in an attention: in layers of their own, and in modules that drop by a
+    function, under names such as attention_dropout.
+    """
+    for module in model.modules():
+        attends = "Attention" in type(module).__name__
+        for child in module.children():
+            if isinstance(child, nn.Dropout):
+                yield child, "p", attends
+        for name, value in vars(module).items():
+            if name.endswith("dropout") and isinstance(value, int | float):
+                yield module, name, attends
 
 
 @contextlib.contextmanager

@@ -67,7 +67,8 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         model, rounded = objective.student, simulated if words.simulate == "int8" else contextlib.nullcontext
         freeze(model, words.freeze)
-        with dropout(model, words.dropout), attention(model, train), rounded(model), compiled(model, words.compile):
+        dropped = dropout(model, words.dropout, in_attention=not objective.attends)
+        with dropped, attention(model, train), rounded(model), compiled(model, words.compile):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         objective.eval()
         record.seconds = trainer.clock.seconds

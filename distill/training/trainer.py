@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import defaultdict
@@ -39,10 +40,12 @@ class Objective(nn.Module):
     """A student with what its loss needs. `forward(batch, signals)` gives the loss and its terms.
 
     `terms` maps a name to its unweighted value; `weights` holds each term's factor, and the loss is their weighted sum.
+    `attends` says that one of them takes attention weights, which then go through no dropout.
     """
 
     student: nn.Module
     weights: dict[str, float]
+    attends: bool = False
 
     def forward(self, batch: dict[str, Tensor], signals: Signals | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and each term before its weight."""
@@ -141,7 +144,7 @@ class Trainer(transformers.Trainer):
         weights = self.accelerator.unwrap_model(self.model).weights
         for name, tensor in terms.items():
             value = float(tensor.detach())
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 raise TrainingError(
                     f"{self.record.step}: the term '{name}' is {value} in step {step}, in the batch of training rows "
                     f"{rows.tolist()[:8]}…; lower learning_rate, or set dtype: float32"
@@ -181,6 +184,11 @@ class Trainer(transformers.Trainer):
         """The validation score."""
         self.model.eval()  # no dropout in what is scored; the next step turns it on again
         metrics = {"eval_score": processes.once(self.validate)}
+        if not math.isfinite(metrics["eval_score"]):
+            raise TrainingError(
+                f"{self.record.step}: the validation score behind step {self.state.global_step} is "
+                f"{metrics['eval_score']}; lower learning_rate, or set dtype: float32"
+            )
         scored = {"epoch": round(self.state.epoch or 0.0, 4), "score": metrics["eval_score"]}
         self.record.epochs.append(scored)
         self.watch.tell({"step": self.state.global_step, "epoch": scored["epoch"], "validation_score": scored["score"]})
@@ -230,7 +238,12 @@ class Trainer(transformers.Trainer):
             return super()._clip_grad_norm(model)
         parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
-        if not norm <= self.args.max_grad_norm:
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"{self.record.step}: the gradient of step {self.state.global_step + 1} is {float(norm)}; lower "
+                "learning_rate, or set dtype: float32"
+            )
+        if norm > self.args.max_grad_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm)
         return norm
 

@@ -79,7 +79,9 @@ class LogitsTerm(Term):
         "square: kl (teacher to student), reverse_kl (student to teacher), js (both to their mixture), skew_kl "
         "(teacher to a mixture with itself), decoupled_kl (the true class apart from the others)",
     )
-    beta: float | None = Field(None, gt=0, lt=1, description="js: the teacher's share in the mixture; 0.5 if not said")
+    beta: float | None = Field(
+        None, ge=0, le=1, description="js: the teacher's share in the mixture; 0.5 if not said, 0 is kl, 1 reverse_kl"
+    )
     skew: float | None = Field(None, ge=0, lt=1, description="skew_kl: the teacher's share; 0.1 if not said")
     target: float | None = Field(None, ge=0, description="decoupled_kl: weight of the true class; 1 if not said")
     others: float | None = Field(None, ge=0, description="decoupled_kl: weight of the other classes; 8 if not said")
