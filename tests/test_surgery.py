@@ -231,6 +231,21 @@ def test_a_layer_that_adds_nothing_can_go(name):
     assert gap(logits(surgery.keep_layers(model, kept)), logits(model)) < 1e-6
 
 
+def test_a_layer_whose_number_divides_its_scores_answers_the_same_in_another_place():
+    model = build("gpt2", scale_attn_by_inverse_layer_idx=True)
+    with torch.no_grad():
+        for path in ("attn.c_proj", "mlp.c_proj"):  # so that the layer only passes on what it gets
+            for parameter in surgery.layers_of(model)[1].get_submodule(path).parameters():
+                parameter.zero_()
+        surgery.layers_of(model)[2].attn.c_attn.weight *= 5  # scores that matter
+    before = logits(model)
+    smaller = surgery.keep_layers(model, [1, 3])
+    assert gap(logits(smaller), before) < 1e-5
+    assert gap(logits(model), before) == 0
+    smaller.config.scale_attn_by_inverse_layer_idx = False
+    assert gap(logits(type(smaller)(smaller.config).eval()), before) > 1e-3
+
+
 def test_t5_keeps_its_position_biases_when_the_layer_that_holds_them_goes():
     model = build("t5")
     smaller = surgery.keep_layers(model, [2, 3, 5])

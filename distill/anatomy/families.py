@@ -112,7 +112,13 @@ _GPT2_ATTENTION = Attention(
 _GPT2 = Family(
     "gpt2",
     "decoder",
-    (Stack("h", Layer((_GPT2_ATTENTION,), up=("mlp.c_fc",), down="mlp.c_proj")),),
+    (
+        Stack(
+            "h",
+            Layer((_GPT2_ATTENTION,), up=("mlp.c_fc",), down="mlp.c_proj"),
+            by_place="scale_attn_by_inverse_layer_idx",
+        ),
+    ),
     {"layers": "n_layer", "hidden_size": "n_embd", "positions": "n_positions", "heads": "n_head", "neurons": "n_inner"},
     absent={"n_inner": ("n_embd", 4)},
 )

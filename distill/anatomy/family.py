@@ -49,7 +49,8 @@ class Stack:
     """A run of layers: `layers` is the path from the base model (`model.base_model`) to their ModuleList.
 
     `config` maps our word to the config's key where it is the stack's own; `lists` are keys of a config that hold an
-    entry a layer; `biases` is the path from the base model to the shared table of position biases; `not_in_first` are
+    entry a layer; `by_place` is the key that, where it is true, divides attention scores by the layer's number, counted
+    from 1; `biases` is the path from the base model to the shared table of position biases; `not_in_first` are
     modules, by path from a layer, that the first layer has no weights in.
     """
 
@@ -57,6 +58,7 @@ class Stack:
     layer: Layer
     config: Mapping[Word, str] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
+    by_place: str | None = None
     biases: str | None = None
     not_in_first: tuple[str, ...] = ()
 

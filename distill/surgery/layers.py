@@ -6,12 +6,14 @@ import copy
 import re
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from distill import anatomy
 from distill.errors import CheckpointError
-from distill.surgery.parts import layers_of, stacks_of
+from distill.surgery.modules import weights as outputs_of
+from distill.surgery.parts import attentions_of, layers_of, stacks_of
 from distill.surgery.shape import Shape, shape_of
 from distill.surgery.units import like, reshape
 
@@ -21,8 +23,9 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
 
     An encoder-decoder's layers are counted on from the encoder's to the decoder's, and each keeps at least one. What a
     config lists layer by layer follows. What a layer holds for all stays with the first: T5's position biases. The
-    weights are the original's values in memory of their own. Raises CheckpointError for a family that isn't known or
-    can't do it, and for layers that aren't there.
+    weights are the original's values in memory of their own; where a layer's number divides its scores, its queries
+    keep the old one. Raises CheckpointError for a family that isn't known or can't do it, and for layers that aren't
+    there.
     """
     facts = model.config.to_dict()
     family = anatomy.family_of(facts)
@@ -37,6 +40,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
             setattr(config, key, value)
     smaller = reshape(like(model, config), _shape(model, layers))
     smaller.load_state_dict(_renamed(model, family, layers, set(smaller.state_dict())))
+    _keep_scores(smaller, family, layers)
     return smaller.to(model.device, model.dtype).eval()
 
 
@@ -52,6 +56,19 @@ def _shape(model: PreTrainedModel, layers: Sequence[int]) -> Shape:
                 heads += mine
                 neurons.append(shape.neurons[place - 1])
     return Shape(tuple(heads), tuple(neurons), shape.embeddings)
+
+
+@torch.no_grad()
+def _keep_scores(smaller: PreTrainedModel, family: anatomy.Family, layers: Sequence[int]) -> None:
+    """Folds the number that a layer had into its queries, where attention scores are divided by it."""
+    for part in attentions_of(smaller):
+        key = family.stacks[part.stack].by_place
+        if key is None or not getattr(smaller.config, key):
+            continue
+        query, rows = part.makers[0].module, part.units * part.width
+        factor = (part.place + 1) / layers[part.place]
+        for tensor in (outputs_of(query), query.bias):
+            tensor[:rows] *= factor
 
 
 def _renamed(
