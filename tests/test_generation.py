@@ -12,11 +12,12 @@ from distill import export, surgery
 from distill.checkpoint import Checkpoint
 from distill.engines import Torch, files_of, open_graph
 from distill.evaluation import one_answer
+from distill.export.attention import masks
 from distill.generation import OnnxGenerator
 from distill.generation.rules import Rules
 from distill.recipe.settings import Generation
 
-DECODERS = ["gpt2", "opt", "llama", "qwen2"]
+DECODERS = ["gpt2", "opt", "llama", "qwen2", "mistral"]
 ENCODER_DECODERS = ["bart", "marian", "t5"]
 RULES = {  # what the generation configs of such checkpoints say
     "gpt2": {"eos_token_id": [2, 9, 30, 31], "bad_words_ids": [[5], [6, 7], [40, 41, 42]]},
@@ -152,6 +153,20 @@ def test_layers_with_different_numbers_of_heads_keep_pasts_of_their_own(name, he
     pasts = [given.shape[1] for given in graph.decoder.get_inputs() if given.name.endswith(".key")]
     assert pasts == [len(kept) for kept in heads]
     assert graph.generate(texts(3, 7), words) == Torch(model).generate(texts(3, 7), words)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "narrow"),
+    [
+        ("mistral", {}, True),
+        ("mistral", {"sliding_window": None}, False),
+        ("llama", {"sliding_window": 4}, False),  # which its class never reads
+    ],
+)
+def test_a_window_is_all_layers_where_a_config_names_no_kinds(name, more, narrow):
+    made = masks(tiny(name, "CausalLM", **more), torch.ones(1, 9), 9, causal=True)
+    seen = [int((row == 0).sum()) for row in made[0, 0]]
+    assert seen == ([1, 2, 3, 4, 4, 4, 4, 4, 4] if narrow else list(range(1, 10)))
 
 
 @pytest.mark.parametrize(("pad", "counts"), [(1, True), (0, False)])

@@ -34,6 +34,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "use_sliding_window": True, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"],
     }),
     "qwen3": ("qwen3", _BERT | _ROTARY | {"head_dim": 6}),
+    "mistral": ("mistral", _BERT | _ROTARY | {"sliding_window": 4}),
     "bart": ("bart", _BART | {"decoder_start_token_id": 2, "forced_eos_token_id": 2}),
     "marian": ("marian", _BART | {"decoder_start_token_id": 1, "forced_eos_token_id": None}),
     "t5": ("t5", _T5),

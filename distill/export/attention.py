@@ -7,6 +7,7 @@ It has a row a query also where all rows are alike, so that rows can be taken of
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,15 +76,25 @@ def mask(seen: Tensor, queries: int, *, causal: bool = False, window: int | None
 
 
 def masks(model: PreTrainedModel, seen: Tensor, queries: int, *, causal: bool) -> Tensor | dict[str, Tensor]:
-    """The mask of a model's layers; where its layers are of several kinds, one for each."""
+    """The mask of a model's layers; where they are of several kinds, one for each. Where its config names no kinds but
+    a window, as Mistral's, that is all layers'.
+    """
     config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    told = getattr(config, "layer_types", None)
+    if not told and causal and _has_window(model):
+        return mask(seen, queries, causal=True, window=config.sliding_window)
     every = mask(seen, queries, causal=causal)
-    if kinds == {"full_attention"}:
+    if set(told or ["full_attention"]) == {"full_attention"}:
         return every
     return {"full_attention": every, "sliding_attention": mask(
         seen, queries, causal=causal, window=config.sliding_window
     )}  # fmt: skip
+
+
+def _has_window(model: PreTrainedModel) -> bool:
+    """Whether all of a model's layers look through a window: many a config names one that its class never reads."""
+    told = getattr(model.config, "sliding_window", None) is not None
+    return told and hasattr(sys.modules[type(model).__module__], "create_sliding_window_causal_mask")
 
 
 def positions(seen: Tensor, queries: int) -> Tensor:
