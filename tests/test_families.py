@@ -86,6 +86,7 @@ class Asked:
 
     auto_class: str
     head_config: dict = field(default_factory=dict)
+    continues: bool = False
 
     def misfit(self, config) -> str | None:
         return None

@@ -9,10 +9,10 @@ import pytest
 import transformers
 from checked import FINETUNE, only_problem, plain_config, plan_of
 from conftest import PIECES, make_config, make_tokenizer, save_tiny
-from language_models import MASKED, save_language, tokenizer_of
+from language_models import CAUSAL, MASKED, save_language, tokenizer_of
 from writers import CONFIGS, save_writer, write_lines
 
-from distill import checkpoint, heads
+from distill import anatomy, checkpoint, heads
 from distill.anatomy import FAMILIES
 from distill.distillation import held_out
 from distill.errors import CheckpointError
@@ -101,6 +101,50 @@ def test_a_task_of_another_kind_of_family_is_refused_with_those_of_its_own(recip
         "teacher: masked-language-modelling takes an encoder, and a gpt2 is a decoder; tasks of a gpt2: "
         "text-classification, causal-language-modelling"
     )
+
+
+SEES_BACK = {
+    "bert-generation": {"is_decoder": True}, "roformer": {"is_decoder": True}, "rembert": {"is_decoder": True},
+    "ernie": {"is_decoder": True}, "megatron-bert": {"is_decoder": True}, "xlm": {"causal": True},
+    "xlnet": {"attn_type": "uni"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", SEES_BACK)
+def test_a_causal_head_on_a_model_that_sees_what_it_foretells_is_refused(
+    recipe_file, tmp_path, decoder, corpus, model_type
+):
+    (key,) = SEES_BACK[model_type]
+    assert getattr(transformers.CONFIG_MAPPING[model_type](), key) != SEES_BACK[model_type][key]  # where none is said
+
+    def recipe(name: str, **more: object) -> Path:
+        student = str(save_config(tmp_path / name, model_type, **more))
+        return recipe_file(
+            task=CAUSAL, teacher={"checkpoint": str(decoder)}, student={"checkpoint": student},
+            steps=[{"finetune": FINETUNE}],
+            data={"source": str(corpus), "validation": 0.2, "test": 0.2, "max_length": 24},
+        )  # fmt: skip
+
+    problems = plan_of(recipe("ahead")).problems
+    assert any(
+        problem.startswith(f"student: a {model_type} whose config doesn't say {key}: ") and "sees the tokens" in problem
+        for problem in problems
+    ), problems
+    assert not any("sees the tokens" in told for told in plan_of(recipe("back", **SEES_BACK[model_type])).problems)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "bloom", "mistral", "mbart", "opt"])
+def test_a_decoder_needs_no_word_to_see_earlier_tokens_alone(model_type):
+    facts = transformers.CONFIG_MAPPING[model_type]().to_dict()
+    assert anatomy.sees_ahead(facts) is None and anatomy.sees_ahead({"model_type": model_type}) is None
+
+
+def test_a_model_that_sees_what_it_foretells_is_not_loaded_for_it(tmp_path, causal):
+    for name, more in (("ahead", {}), ("back", {"is_decoder": True})):
+        save_language(tmp_path / name, "roformer", **more)
+    with pytest.raises(CheckpointError, match=r"a roformer whose config doesn't say is_decoder: true sees the tokens"):
+        checkpoint.load(tmp_path / "ahead", causal.task)
+    assert checkpoint.load(tmp_path / "back", causal.task).model.config.is_decoder
 
 
 def test_a_model_type_that_transformers_does_not_know_is_refused(recipe_file, tmp_path):

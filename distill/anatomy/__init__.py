@@ -31,6 +31,7 @@ from distill.anatomy.states import (
     state_pairs,
     vector_widths,
 )
+from distill.anatomy.strangers import sees_ahead
 
 __all__ = [
     "FAMILIES",
@@ -62,6 +63,7 @@ __all__ = [
     "refuse",
     "relation_heads",
     "require_states",
+    "sees_ahead",
     "size",
     "state_pairs",
     "table_width",

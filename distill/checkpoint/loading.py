@@ -146,6 +146,8 @@ def _config_for(folder: Path, task: Task | None, new_head: bool) -> PretrainedCo
                 "code (auto_map), which is never run; choose a model type that transformers knows"
             ) from None
         raise CheckpointError(f"{folder}: transformers can't read its config: {first_line(error)}") from error
+    if task is not None and task.continues and (reason := anatomy.sees_ahead(config.to_dict())):
+        raise CheckpointError(f"{folder}: {reason}")
     if task is not None and not new_head and (misfit := task.misfit(read_config(folder))):
         raise CheckpointError(f"{folder}: its head doesn't fit the data: {misfit}")
     for key, value in (task.head_config if task else {}).items():

@@ -67,6 +67,8 @@ def _check_type(config: dict[str, Any] | None, task: str, who: str) -> None:
         reason = f"{task} takes {' or '.join(map(_a, asked.families))}, and a {model_type} is {_a(family.kind)}"
     elif not heads.has_class(model_type, asked.auto_class):
         reason = f"transformers has no class for {task} that a {model_type} could be ({asked.auto_class})"
+    elif asked.continues:
+        reason = anatomy.sees_ahead(config)
     if reason is not None:
         raise CheckpointError(f"{who}: {reason}; tasks of a {model_type}: {', '.join(tasks_of(config)) or 'none'}")
 
@@ -77,7 +79,9 @@ def tasks_of(config: dict[str, Any]) -> list[str]:
     return [
         name
         for name, task in TASKS.items()
-        if (family is None or family.kind in task.families) and heads.has_class(model_type, task.auto_class)
+        if (family is None or family.kind in task.families)
+        and heads.has_class(model_type, task.auto_class)
+        and not (task.continues and anatomy.sees_ahead(config))
     ]
 
 
