@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import texts, tiny
+import transformers
+from tiny_models import no_two_alike, texts, tiny
 from writers import build_writer
 
 from distill import export, surgery
 from distill.checkpoint import Checkpoint
 from distill.engines import Torch, files_of, open_graph
+from distill.errors import MachineError
 from distill.evaluation import one_answer
 from distill.export.attention import masks
 from distill.generation import OnnxGenerator
@@ -167,6 +169,40 @@ def test_a_window_is_all_layers_where_a_config_names_no_kinds(name, more, narrow
     made = masks(tiny(name, "CausalLM", **more), torch.ones(1, 9), 9, causal=True)
     seen = [int((row == 0).sum()) for row in made[0, 0]]
     assert seen == ([1, 2, 3, 4, 4, 4, 4, 4, 4] if narrow else list(range(1, 10)))
+
+
+def test_a_decoder_that_counts_positions_off_its_mask_writes_as_a_graph(tmp_path):
+    words = {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 1, "eos_token_id": 2}
+    config = transformers.BloomConfig(**words)
+    torch.manual_seed(0)
+    model = no_two_alike(transformers.BloomForCausalLM(config).eval())
+    export.export(Checkpoint(model, None), tmp_path / "model.onnx")
+    model.generation_config.save_pretrained(tmp_path)
+    graph, engine, batch = OnnxGenerator(tmp_path, threads=1), Torch(model), texts(3, 9)
+    real = batch["attention_mask"].astype(bool)
+    assert graph.answer(batch)[real] == pytest.approx(engine.answer(batch)[real], abs=1e-4)
+    words = Generation(max_new_tokens=8)
+    assert graph.generate(batch, words) == engine.generate(batch, words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("openai-gpt", {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 64}),
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+        ("falcon", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}),
+    ],
+)
+def test_what_keeps_no_past_is_told_to_be_no_graph(kind, words, tmp_path, monkeypatch):
+    config = transformers.AutoConfig.for_model(kind, vocab_size=64, pad_token_id=1, **words)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    reason = "it adds its alibi" if kind == "falcon" else "it keeps no keys and values of earlier tokens"
+    with pytest.raises(MachineError, match=f"no graph of a {kind} that writes can be made: {reason}.*leave `quantize`"):
+        export.export(Checkpoint(model, None), tmp_path / "model.onnx")
+    if kind != "falcon":  # also of a type that nobody has heard of
+        monkeypatch.setattr("distill.anatomy.cannot_write", lambda _: None)
+        with pytest.raises(MachineError, match="keeps no keys and values"):
+            export.export(Checkpoint(model, None), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(("pad", "counts"), [(1, True), (0, False)])

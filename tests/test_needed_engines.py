@@ -8,6 +8,7 @@ import importlib.util
 import pytest
 from checked import FINETUNE, plain_config, plan_of
 from click.testing import CliRunner
+from language_models import CAUSAL
 
 from distill import anatomy
 from distill.cli import main
@@ -75,6 +76,17 @@ def test_a_family_that_can_not_become_a_graph_is_told_before_anything_is_trained
     teacher = {"checkpoint": str(plain_config(tmp_path / "modern", config)), "finetune": FINETUNE}
     problems = plan_of(recipe_file(teacher=teacher, steps=steps)).problems
     assert [problem for problem in problems if problem.startswith(where)], problems
+
+
+def test_a_decoder_that_keeps_no_past_is_told_before_anything_is_trained(recipe_file, tmp_path, corpus):
+    config = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": 60}
+    teacher = str(plain_config(tmp_path / "mamba", config))
+    words = {"teacher": {"checkpoint": teacher}, "student": {"checkpoint": teacher}}
+    words |= {"task": CAUSAL, "data": {"source": str(corpus), "validation": 0.2, "test": 0.2, "max_length": 24}}
+    told = "the student is a mamba; it keeps no keys and values of earlier tokens (past_key_values)"
+    problems = plan_of(recipe_file(**words, steps=[{"finetune": FINETUNE}, "quantize"])).problems
+    assert [one for one in problems if one.startswith(f"steps.1.quantize: {told}")], problems
+    assert not [one for one in plan_of(recipe_file(**words, steps=[{"finetune": FINETUNE}])).problems if told in one]
 
 
 @pytest.mark.parametrize("to", [{"size": 0.5}, {"parameters": 0.5}], ids=str)

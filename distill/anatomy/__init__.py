@@ -31,12 +31,14 @@ from distill.anatomy.states import (
     state_pairs,
     vector_widths,
 )
-from distill.anatomy.strangers import sees_ahead
+from distill.anatomy.strangers import PLAIN_MASK, WITHOUT_PAST, cannot_write, sees_ahead
 
 __all__ = [
     "FAMILIES",
     "LARGEST",
+    "PLAIN_MASK",
     "SIDES",
+    "WITHOUT_PAST",
     "Attention",
     "Family",
     "Layer",
@@ -45,6 +47,7 @@ __all__ = [
     "Stack",
     "Word",
     "by_side",
+    "cannot_write",
     "choose_layers",
     "family_of",
     "freezable",

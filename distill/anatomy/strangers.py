@@ -1,9 +1,12 @@
-"""What has to be known of model types that have no page: which see what they foretell."""
+"""What has to be known of model types that have no page: which see what they foretell, which can be a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+WITHOUT_PAST = "it keeps no keys and values of earlier tokens (past_key_values), which a graph that writes hands on"
+PLAIN_MASK = ("bloom",)  # which count positions off a mask (batch, tokens)
 
 # What a config must say, and doesn't unasked, for a model with a causal head to see earlier tokens alone.
 _CAUSAL: Mapping[str, tuple[str, Any]] = {
@@ -18,6 +21,7 @@ _CAUSAL: Mapping[str, tuple[str, Any]] = {
     "xlm": ("causal", True),
     "xlnet": ("attn_type", "uni"),
 }  # fmt: skip
+_WITHOUT_PAST = ("falcon_mamba", "mamba", "mamba2", "openai-gpt", "reformer", "rwkv", "xlm", "xlnet", "xlstm")
 
 
 def sees_ahead(config: Mapping[str, Any]) -> str | None:
@@ -30,3 +34,12 @@ def sees_ahead(config: Mapping[str, Any]) -> str | None:
         f"a {model_type} whose config doesn't say {key}: {str(value).lower()} sees the tokens that it is to foretell; "
         "take a decoder, or set it where the checkpoint was trained so"
     )
+
+
+def cannot_write(config: Mapping[str, Any]) -> str | None:
+    """Why no graph that writes can be made of a model of a config (as a dict); None where nothing is known."""
+    if config.get("model_type") in _WITHOUT_PAST:
+        return WITHOUT_PAST
+    if config.get("model_type") == "falcon" and config.get("alibi"):
+        return "it adds its alibi to the mask itself, and a graph has its masks made before the layers"
+    return None

@@ -14,6 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
+from distill import anatomy
 from distill.export.attention import mask, masks, positions
 from distill.export.traced import Traced
 
@@ -38,9 +39,9 @@ class Decoding(Traced):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits (batch, tokens, vocabulary), then key and value of each layer."""
         ids, seen, *past = inputs
-        cache = _cache(past)
+        cache, plain = _cache(past), self.model.config.model_type in anatomy.PLAIN_MASK
         output = self.model(
-            input_ids=ids, attention_mask=masks(self.model, seen, ids.shape[1], causal=True),
+            input_ids=ids, attention_mask=seen if plain else masks(self.model, seen, ids.shape[1], causal=True),
             position_ids=positions(seen, ids.shape[1]), past_key_values=cache, use_cache=True,
         )  # fmt: skip
         return (output.logits, *held(cache))

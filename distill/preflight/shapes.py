@@ -70,10 +70,11 @@ def _layers_left(config: dict[str, Any], going: int | dict[str, int], where: str
 def check_graphs(plan: Plan) -> None:
     """Families that can become graphs, where a graph is made or timed: a teacher's is the baseline of its student's."""
     student, teacher = student_config(plan) or {}, plan.teacher_config or {}
+    writes = TASKS[plan.recipe.task].writes
     for position, step in enumerate(plan.recipe.steps):
         timed = step.prune is not None and step.prune.to is not None and step.prune.to.word == "latency"
         for who, config in (("student", student), ("teacher", teacher)):
-            reason = anatomy.refuse(config, "graph")
+            reason = anatomy.refuse(config, "graph") or (anatomy.cannot_write(config) if writes else None)
             if reason and (step.quantize is not None or (timed and who == "student")):
                 where = f"steps.{position}.quantize" if not timed else f"steps.{position}.prune.to.latency"
                 raise CheckpointError(f"{where}: the {who} is a {config['model_type']}; {reason}")
