@@ -106,6 +106,18 @@ def test_what_can_not_work_is_told_before_anything_is_loaded(language_recipe, co
     assert message in problem
 
 
+def test_a_decoder_whose_texts_nothing_ends_is_noted(language_recipe, tmp_path):
+    path = language_recipe("gpt2", generation={"max_new_tokens": 8})
+    file = tmp_path / "teacher-gpt2" / "generation_config.json"
+    found = []
+    for told in (json.loads(file.read_text()), {"max_length": 20}):
+        file.write_text(json.dumps(told))
+        plan = prepare(load_recipe(path), path.parent, fetch=False)
+        assert plan.problems == []
+        found.append([note for note in plan.notes if "names no eos_token_id" in note])
+    assert (len(found[0]), len(found[1])) == (0, 1)
+
+
 def test_words_that_mean_nothing_to_a_language_model_are_refused(language_recipe):
     for family, sections, said in (
         ("bert", {"generation": {"beams": 2}}, "generation: masked-language-modelling has no use for it"),

@@ -34,6 +34,7 @@ from distill.data import Encoded, Ragged, collate
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError, DataError
 from distill.evaluation import evaluate
+from distill.generation import read_rules
 from distill.losses import LOSSES, to_targets
 from distill.recipe import settings
 from distill.recipe.settings import Generation
@@ -181,6 +182,18 @@ def test_what_is_written_greedily_is_the_likeliest_token_each_time(name, pairs):
             if written[-1] == 3:
                 break
         assert found[row] == written[1:]
+
+
+def test_texts_begin_as_the_config_says_where_the_generation_config_does_not(tmp_path):
+    folder = save_writer(tmp_path / "marian", "marian")
+    path = folder / "generation_config.json"
+    told = json.loads(path.read_text())
+    assert told.pop("decoder_start_token_id") == 0 != told["bos_token_id"]
+    path.write_text(json.dumps(told))
+    assert read_rules(folder).start == 0
+    made = checkpoint.load(folder)
+    assert made.model.generation_config.decoder_start_token_id == 0
+    assert json.loads((made.save(tmp_path / "made") / path.name).read_text())["decoder_start_token_id"] == 0
 
 
 def test_a_forced_number_of_tokens_is_written_whatever_ends(pairs):
@@ -359,6 +372,10 @@ def test_a_decoder_needs_a_start_and_an_end(pairs):
         pupil.encode(pairs, "train")
     pupil = writer("bart", eos_token_id=1)
     with pytest.raises(CheckpointError, match=r"ends texts with the token 3.*has 1 for eos_token_id.*never end"):
+        pupil.encode(replace(pairs, _encoded={}), "train")
+    pupil = writer("bart")
+    pupil.model.generation_config.eos_token_id = None
+    with pytest.raises(CheckpointError, match=r"the model's generation config has nothing for eos_token_id.*never end"):
         pupil.encode(replace(pairs, _encoded={}), "train")
     pupil = writer("bart")
     pupil.tokenizer.pad_token = None

@@ -45,8 +45,9 @@ class Checkpoint:
         """A split in this checkpoint's own tokens, cut to the positions that it has."""
         from distill.data.decoders import Decoder
 
-        config = self.model.config.to_dict()
-        decoder = Decoder.of(config) if data.task.generates else None
+        config, generation = self.model.config.to_dict(), getattr(self.model, "generation_config", None)
+        told = generation.to_dict() if generation is not None else {}
+        decoder = Decoder.of(config, told) if data.task.generates else None
         return data.encode(split, self.tokenizer, anatomy.size(config, "positions"), decoder)
 
     def copy(self) -> Checkpoint:
@@ -98,6 +99,8 @@ def load(folder: Path | str, task: Task | None = None, *, new_head: bool = False
         raise CheckpointError(f"{folder}: transformers can't load it: {first_line(error)}") from error
     if getattr(model.config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier looks for the last real token
+    if model.can_generate() and model.generation_config.decoder_start_token_id is None:  # or texts would begin with bos
+        model.generation_config.decoder_start_token_id = getattr(model.config, "decoder_start_token_id", None)
     if new_head:  # the body must be whole; its head is what is trained
         absent -= heads.head_weights(model)
     if absent:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill import anatomy, tasks
+from distill import anatomy, generation, tasks
 from distill import checkpoint as checkpoints
 from distill.bars import bar
 from distill.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ class Subject:
     def encoded(self, data: Splits, split: str = "test") -> Encoded:
         """A split in this checkpoint's own tokens."""
         config = checkpoints.read_config(self.folder)
-        decoder = Decoder.of(config) if data.task.generates else None
+        decoder = Decoder.of(config, generation.read_config(self.folder)) if data.task.generates else None
         return data.encode(split, self.tokenizer, anatomy.size(config, "positions"), decoder)
 
     @property

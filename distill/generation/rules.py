@@ -139,8 +139,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_rules(folder: Path) -> Rules:
-    """The rules of a checkpoint's folder: of its generation_config.json, or of its config where it has none."""
-    return rules_of(read_config(folder) or safety.read_json(folder / "config.json"))
+    """The rules of a checkpoint's folder: of its generation_config.json, or of its config where it has none.
+
+    Where only the config says what an encoder-decoder's texts begin with, they begin with that.
+    """
+    told, path = read_config(folder), folder / "config.json"
+    config = safety.read_json(path) if path.is_file() or not told else {}
+    if told.get("decoder_start_token_id") is None:
+        told = told and {**told, "decoder_start_token_id": config.get("decoder_start_token_id")}
+    return rules_of(told or config)
 
 
 def words_of(folder: Path) -> settings.Generation | None:

@@ -22,7 +22,7 @@ from distill.preflight.shapes import (
     check_ranks,
     check_student_config,
 )
-from distill.preflight.tokens import check_signals, check_special_tokens, check_tokens
+from distill.preflight.tokens import check_signals, check_special_tokens, check_tokens, note_endless
 from distill.preflight.trainings import check_freezing
 from distill.recipe import settings
 from distill.recipe.arms import Arm, arms_of, seeds_of, trainings_in
@@ -106,7 +106,7 @@ def prepare(recipe: settings.Recipe, beside: Path | None = None, *, fetch: bool 
     for check in (
         check_heads, check_ensemble, check_student_head, check_student_config, check_layers, check_pruning,
         check_ranks, check_imitated_layers, check_freezing, check_special_tokens, check_tokens, check_signals,
-        check_losses, check_more_data, check_graphs, check_length,
+        check_losses, check_more_data, check_graphs, check_length, note_endless,
     ):  # fmt: skip
         try:
             check(plan)

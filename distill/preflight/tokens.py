@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill import checkpoint
+from distill import checkpoint, generation
 from distill.data.encoding import LACKING
 from distill.data.readers import READERS
 from distill.errors import CheckpointError, first_line
@@ -30,6 +30,19 @@ def check_special_tokens(plan: Plan) -> None:
         for name in TASKS[plan.recipe.task].special:
             if checkpoint.lacks_token(folder, name):
                 raise CheckpointError(f"{who}: {LACKING[name]}")
+
+
+def note_endless(plan: Plan) -> None:
+    """A decoder that writes, and whose generation_config.json names no token that ends a text."""
+    recipe, folder = plan.recipe, plan.student_folder or plan.teacher_folder
+    if recipe.generation is None or not TASKS[recipe.task].continues or recipe.student.config or folder is None:
+        return
+    told = generation.read_config(folder)
+    if told and not generation.rules_of(told).ends:
+        plan.notes.append(
+            f"generation: {folder / 'generation_config.json'} names no eos_token_id, so nothing ends a text that is "
+            "written before max_new_tokens do"
+        )
 
 
 def check_signals(plan: Plan) -> None:
