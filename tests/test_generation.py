@@ -205,14 +205,33 @@ def test_what_keeps_no_past_is_told_to_be_no_graph(kind, words, tmp_path, monkey
             export.export(Checkpoint(model, None), tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize(("pad", "counts"), [(1, True), (0, False)])
-def test_padding_counts_as_repeated_only_where_texts_begin_with_it(pad, counts):
+@pytest.mark.parametrize("padded", [0, 2])
+def test_padding_is_not_repeated_and_a_pad_token_in_a_text_is(padded):
     from transformers import RepetitionPenaltyLogitsProcessor
 
-    ids = np.array([[1, 5, 0, 6], [1, 7, 0, 7]])
+    ids = np.array([[0, 0, 5, 0, 6], [4, 3, 7, 2, 7]])
     scores = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
-    found = Rules(start=1, pad=pad, repetition=1.7).apply(scores, ids, 1, 8)
-    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor(ids), torch.tensor(scores)).numpy()
-    if not counts:
-        theirs[:, pad] = scores[:, pad]
-    np.testing.assert_allclose(found, theirs, rtol=1e-6)
+    found = Rules(start=1, pad=0, repetition=1.7).apply(scores, ids, 5, 9, np.array([padded, 0]))
+    penalise = RepetitionPenaltyLogitsProcessor(1.7)
+    for row, first in enumerate((padded, 0)):
+        theirs = penalise(torch.tensor(ids[row : row + 1, first:]), torch.tensor(scores[row : row + 1])).numpy()
+        np.testing.assert_allclose(found[row], theirs[0], rtol=1e-6)
+    only = Rules(pad=0, repetition=1.7).apply(scores, np.array([[0, 0, 6], [4, 3, 7]]), 3, 9, np.array([2, 0]))
+    assert only[0, 0] == scores[0, 0] and only[0, 6] != scores[0, 6]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_penalty_for_repetition_does_not_hang_on_the_batch(beams, tmp_path):
+    model, words, batch = tiny("llama", "CausalLM"), Generation(max_new_tokens=6, beams=beams), texts(4, 8)
+    model.generation_config.update(repetition_penalty=1.8)
+    lengths = batch["attention_mask"].sum(1)
+    assert len(set(lengths)) > 1
+    alone = [{name: array[row : row + 1, :long] for name, array in batch.items()} for row, long in enumerate(lengths)]
+    likeliest = Torch(model).generate(alone[int(lengths.argmin())], words)[0][0]
+    model.generation_config.pad_token_id = likeliest  # of which it matters whether it was there
+    batch["input_ids"][batch["attention_mask"] == 0] = likeliest
+    export.export(Checkpoint(model, None), tmp_path / "model.onnx")
+    model.generation_config.save_pretrained(tmp_path)
+    expected = [Torch(model).generate(row, words)[0] for row in alone]
+    for engine in (Torch(model), OnnxGenerator(tmp_path, threads=1)):
+        assert engine.generate(batch, words) == expected

@@ -46,20 +46,20 @@ class Rules:
         """The same for a text of a length that is given: nothing ends it."""
         return replace(self, forced_last=(), suppressed=(*self.suppressed, *self.ends), least=0, least_new=0)
 
-    def apply(self, scores: np.ndarray, texts: np.ndarray, before: int, longest: int) -> np.ndarray:
+    def apply(
+        self, scores: np.ndarray, texts: np.ndarray, before: int, longest: int, padding: np.ndarray | int = 0
+    ) -> np.ndarray:
         """Scores (rows, vocabulary) of each token to come after texts (rows, length), with what may not come at -inf.
 
-        `before` tokens were there at first; a text is over with `longest`.
+        `before` tokens were there at first, the first `padding` of each text (rows,) none of it; a text is over with
+        `longest`.
         """
         scores, length = scores.copy(), texts.shape[1]
         if self.repetition != 1:
-            there = np.take_along_axis(scores, texts, axis=1)
+            held = np.where(np.arange(length) < np.reshape(padding, (-1, 1)), texts[:, -1:], texts)  # twice counts once
+            there = np.take_along_axis(scores, held, axis=1)
             there = np.where(there < 0, there * self.repetition, there / self.repetition)
-            spared = self.pad if self.pad != self.start else None
-            given = scores[:, spared].copy() if spared is not None else None
-            np.put_along_axis(scores, texts, there.astype(scores.dtype), axis=1)
-            if given is not None:  # padding was not there, unless texts begin with it
-                scores[:, spared] = given
+            np.put_along_axis(scores, held, there.astype(scores.dtype), axis=1)
         if 0 < self.once <= length:
             runs = sliding_window_view(texts, self.once, axis=1)  # (rows, places, tokens in a row)
             again = (runs[..., :-1] == texts[:, None, length - self.once + 1 :]).all(-1)

@@ -28,28 +28,30 @@ class Writer(Protocol):
 
 def write(
     writer: Writer, prompts: np.ndarray, logits: np.ndarray, rules: Rules, words: settings.Generation,
-    forced: int | None = None,
+    forced: int | None = None, padding: np.ndarray | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """What comes after each prompt, (texts, tokens), whose next token's logits are given; the ending token included.
 
-    With `forced` exactly so many tokens, whatever would end them.
+    With `forced` exactly so many tokens, whatever would end them. `padding` is how many of each prompt's first tokens
+    are none of it, (texts,).
     """
+    padding = np.zeros(len(prompts), np.int64) if padding is None else padding
     if forced is not None:
         rules, words = rules.endless(), words.model_copy(update={"max_new_tokens": forced})
     search = _greedy if words.beams == 1 else _beams
-    texts = search(writer, prompts, logits, rules, words)[:, prompts.shape[1] :]
+    texts = search(writer, prompts, logits, rules, words, padding)[:, prompts.shape[1] :]
     return [until_end(text.tolist(), rules.ends if forced is None else ()) for text in texts]
 
 
 def _greedy(
-    writer: Writer, texts: np.ndarray, logits: np.ndarray, rules: Rules, words: settings.Generation
+    writer: Writer, texts: np.ndarray, logits: np.ndarray, rules: Rules, words: settings.Generation, padding: np.ndarray
 ) -> np.ndarray:
     before = texts.shape[1]
     longest, going = before + words.max_new_tokens, np.ones(len(texts), bool)
-    padding = rules.pad if rules.pad is not None else next(iter(rules.ends), 0)
+    filler = rules.pad if rules.pad is not None else next(iter(rules.ends), 0)
     while True:
-        tokens = rules.apply(logits, texts, before, longest).argmax(-1)
-        tokens = np.where(going, tokens, padding)
+        tokens = rules.apply(logits, texts, before, longest, padding).argmax(-1)
+        tokens = np.where(going, tokens, filler)
         texts = np.concatenate([texts, tokens[:, None]], 1)
         going &= ~np.isin(tokens, rules.ends)
         if texts.shape[1] == longest or not going.any():
@@ -58,8 +60,9 @@ def _greedy(
 
 
 def _beams(
-    writer: Writer, prompts: np.ndarray, logits: np.ndarray, rules: Rules, words: settings.Generation
-) -> np.ndarray:
+    writer: Writer, prompts: np.ndarray, logits: np.ndarray, rules: Rules, words: settings.Generation,
+    padding: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Arrays are (prompts, beams, …); `running` texts go on, `over` is the best of those that have ended."""
     (number, before), beams = prompts.shape, words.beams
     longest = before + words.max_new_tokens
@@ -67,11 +70,11 @@ def _beams(
     scores = np.where(np.arange(beams) == 0, 0, _NONE).astype(np.float32)[None].repeat(number, 0)
     over = _Over(number, beams, before, longest, words, rules.pad if rules.pad is not None else 0)
     own, first = np.arange(number), True
-    logits = logits.repeat(beams, 0)
+    logits, padding = logits.repeat(beams, 0), padding.repeat(beams)
     keep = max(2, 1 + len(rules.ends)) * beams
     while True:
         flat = running.reshape(number * beams, -1)
-        likely = rules.apply(_log_softmax(logits), flat, before, longest).reshape(number, beams, -1)
+        likely = rules.apply(_log_softmax(logits), flat, before, longest, padding).reshape(number, beams, -1)
         vocabulary = likely.shape[-1]
         best, best_scores = _largest((likely + scores[..., None]).reshape(number, -1), keep)
         of, tokens = best // vocabulary, best % vocabulary

@@ -48,12 +48,12 @@ class OnnxGenerator:
         would end them. Raises MachineError when ONNX Runtime can't work the graph out.
         """
         prompts = prompt_of(batch, left=self.encoder is None)
-        text, begun = _Text(self, prompts), prompts["input_ids"]
+        text, begun, padding = _Text(self, prompts), prompts["input_ids"], (prompts["attention_mask"] == 0).sum(1)
         if self.encoder is not None:
             if self.rules.start is None:
                 raise MachineError(f"{self.folder}: generation_config.json says no decoder_start_token_id")
-            begun = np.full((len(begun), 1), self.rules.start, np.int64)
-        return write(text, begun, text.read(begun, kept=1)[:, -1], self.rules, words, forced)
+            begun, padding = np.full((len(begun), 1), self.rules.start, np.int64), None
+        return write(text, begun, text.read(begun, kept=1)[:, -1], self.rules, words, forced, padding)
 
 
 class _Text:
