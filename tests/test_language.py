@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import PIECES, make_tokenizer
-from language_models import CAUSAL, load, save_language
+from language_models import CAUSAL, load, save_language, tokenizer_of
+from tokenizers import processors
 from torch.nn import functional as F
 
-from distill import Distill, Finetune, distill, finetune
+from distill import Distill, Finetune, Predictor, distill, finetune
 from distill import checkpoint as checkpoints
 from distill.data import collate
+from distill.data.readers import READERS
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.generation import read_config
 from distill.losses import in_portions, kl, to_targets
+from distill.shipping.preprocessing import frame_of
 from distill.signals import read, tensors
 from distill.student import cut, from_config
 from distill.tasks import NO_TARGET
@@ -287,3 +290,25 @@ def test_a_decoder_has_no_encoder_to_freeze(gpt2, causal):
         finetune(gpt2, Finetune(epochs=1, freeze=["encoder"]), data=causal)
     made = finetune(gpt2, Finetune(epochs=1, max_steps=1, freeze=["embeddings"], dtype="float32"), data=causal)
     assert (made.model.lm_head.weight == gpt2.model.lm_head.weight).all(), "tied to the embeddings"
+
+
+# ------------------------------------------------------------------------------------------------- a user's texts
+
+
+@pytest.mark.parametrize(
+    ("frame", "before"), [("$A <end>", ()), ("<end> $A <end>", (0,)), ("$A", ()), ("<end> $A", (0,))]
+)
+def test_a_text_is_written_on_before_what_the_tokenizer_ends_it_with(gpt2, tmp_path, frame, before):
+    folder = gpt2.save(tmp_path / "gpt2")
+    plain = Predictor(folder).predict(["the goal"])
+    tokenizer = tokenizer_of("gpt2")
+    text = tokenizer("the goal").input_ids
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=frame, special_tokens=[("<end>", 0)]
+    )
+    tokenizer.save_pretrained(folder)
+    predictor = Predictor(folder)
+    encoded = READERS[CAUSAL].asked(["the goal"], predictor.cutter)
+    assert encoded.ids.tolist() == [*before, *text]
+    assert frame_of(predictor.cutter.tokenizer) == (len(before), int(frame.endswith("<end>")))
+    assert before or predictor.predict(["the goal"]) == plain

@@ -230,7 +230,7 @@ def snippets_of(family: str, how: dict) -> tuple[str, str]:
     """A card's snippets, of transformers and of ONNX Runtime, for a checkpoint with a generation config."""
     task = "causal-language-modelling" if family in DECODERS else "translation"
     facts = {"problem": task.replace("-", "_"), "formats": ["onnx-fp32"], "preprocessing": {"max_length": 40}}
-    facts |= {"generation": how, "short_cache": False}
+    facts |= {"generation": how, "short_cache": False, "frame": (0, 0)}
     both = snippets.transformers_alone(task, facts), snippets.onnxruntime_alone(task, facts)
     return tuple(with_texts(code, ASKED) for code in both)
 

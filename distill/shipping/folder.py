@@ -86,7 +86,7 @@ def _fill(
     facts = _facts(target, recipe, report, asked, torch_folder)
     rows = claims.rows_of(report)
     facts["claims"] = [claim.model_dump() for claim in [*claims.of_rows(rows, facts["formats"]), *facts["claims"]]]
-    aside = {word: facts.pop(word) for word in ("typed", "mask", "generation", "short_cache")}
+    aside = {word: facts.pop(word) for word in ("typed", "mask", "generation", "short_cache", "frame")}
     told = {**facts, **aside, "extras": [path.name for path in target.iterdir()]}
     (target / "README.md").write_text(write_card(recipe, report, told), encoding="utf-8")
     for path in target.rglob("*"):
@@ -193,6 +193,7 @@ def _facts(
         "typed": preprocessing.typed(preprocessing.words_of(inside)),
         "mask": preprocessing.mask_token(preprocessing.words_of(inside)),
         "generation": generation.read_config(inside) if task.writes else {},
+        "frame": preprocessing.frame_of(preprocessing.open_tokenizer(inside, config)) if task.continues else (0, 0),
         "short_cache": task.generates and anatomy.is_counted_by_encoder(config),
     }
 

@@ -90,6 +90,12 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"), prefix, written)
 
 
+def frame_of(tokenizer: Any) -> tuple[int, int]:
+    """How many special tokens a tokenizer puts before a text, and behind it."""
+    added = tokenizer.encode("a").special_tokens_mask
+    return tuple(next((place for place, special in enumerate(side) if not special), 0) for side in (added, added[::-1]))
+
+
 def _windows(config: dict[str, Any], words: dict[str, Any], asked: int | None = None) -> dict[str, Any]:
     """How a long text is cut into windows, for a tokenizer; nothing for a task that has none."""
     if not kind_of(config).windows:

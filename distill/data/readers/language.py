@@ -101,10 +101,11 @@ class LanguageReader:
                 about.append(_blanks(text, encoding, cutter))
                 sheet.add(encoding)
                 continue
+            ids, types = _open_end(encoding)
             most = max(cutter.longest - cutter.written, cutter.longest // 2)  # of a long text the end is read
-            sheet.write(encoding.ids[-most:], encoding.type_ids[-most:], cut=len(encoding.ids) > most)
-            room = min(cutter.written, cutter.longest - min(most, len(encoding.ids)))
-            about.append(Start(room, cutter.tokenizer, encoding.ids[-most:]))
+            sheet.write(ids[-most:], types[-most:], cut=len(ids) > most)
+            room = min(cutter.written, cutter.longest - min(most, len(ids)))
+            about.append(Start(room, cutter.tokenizer, ids[-most:]))
         return sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=cutter.typed, about=about)
 
 
@@ -131,6 +132,13 @@ class Start:
     def read(self, tokens: list[int]) -> str:
         """Tokens as the text goes on with them, its first blank included; without special ones."""
         return self.tokenizer.decode([*self.before, *tokens])[len(self.tokenizer.decode(self.before)) :]
+
+
+def _open_end(encoding: Encoding) -> tuple[list[int], list[int]]:
+    """A text's tokens and token types, without the special ones that the tokenizer ends it with: it is to go on."""
+    ids, added = encoding.ids, encoding.special_tokens_mask
+    end = max((place for place, special in enumerate(added, start=1) if not special), default=len(ids))
+    return ids[:end], encoding.type_ids[:end]
 
 
 def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:

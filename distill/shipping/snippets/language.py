@@ -31,6 +31,8 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
     if _causal(facts):
         how = facts["generation"]
         more = [] if how.get("max_new_tokens") else [f"max_new_tokens={WRITTEN}"]
+        opening, closing = facts["frame"]
+        more += ["add_special_tokens=False"] if closing and not opening else []  # a text's end is open
         more += [] if how.get("do_sample") else ["do_sample=False"]  # a pipeline's own default draws at random
         asked = [
             'write = pipeline("text-generation", model="./transformers")',
@@ -41,6 +43,7 @@ def transformers_alone(facts: Mapping[str, Any]) -> str:
 
 def _write_on(facts: Mapping[str, Any]) -> str:
     """The likeliest token each time that generation_config.json allows; what was read stays in the graph's past."""
+    _, closing = facts["frame"]
     most = 'how["max_new_tokens"]' if facts["generation"].get("max_new_tokens") else str(WRITTEN)
     token = indented(chosen(facts, start="start", last="start + most - 1"))
     reads = [READ] if any("how[" in line for line in (most, *ends(facts), *token)) else []
@@ -54,7 +57,7 @@ def _write_on(facts: Mapping[str, Any]) -> str:
             '        if one.name.startswith("past_key_values.")',
             "    }",
             '    names = ["logits", *(name.replace("past_key_values", "present") for name in past)]',
-            "    tokens = unread = tokenizer.encode(text).ids",
+            f"    tokens = unread = tokenizer.encode(text).ids{f'[:-{closing}]  # its end is open' if closing else ''}",
             "    start = len(tokens)",
             "    while len(tokens) < start + most:",
             "        mask = np.ones((1, len(tokens)), dtype=np.int64)",
