@@ -295,6 +295,18 @@ def test_a_decoder_has_no_encoder_to_freeze(gpt2, causal):
 # ------------------------------------------------------------------------------------------------- a user's texts
 
 
+def test_how_a_text_goes_on_does_not_hang_on_a_longer_one(gpt2, tmp_path):
+    predictor = Predictor(gpt2.save(tmp_path / "gpt2"))
+    asked = ["the goal", "a match and the team " * 4, "by the score of a", "with it " * 3]
+    encoded = READERS[CAUSAL].asked(asked, predictor.cutter)
+    rooms = [row.room for row in encoded.about]
+    assert len(set(rooms)) == 2
+    batch = collate(encoded, range(4))
+    written = predictor.task.ask(predictor.engine, batch, encoded)
+    assert [int((row >= 0).sum()) for row in written] == rooms  # nothing ends these
+    assert predictor.predict(asked) == [predictor.predict([text])[0] for text in asked]
+
+
 @pytest.mark.parametrize(
     ("frame", "before"), [("$A <end>", ()), ("<end> $A <end>", (0,)), ("$A", ()), ("<end> $A", (0,))]
 )

@@ -188,11 +188,15 @@ class CausalLanguageModelling(LanguageModelling):
         """An answer a row; for what a user asks the tokens that are written on, (rows, tokens), filled up with −1."""
         if encoded.about is None:
             return super().ask(engine, batch, encoded)
-        room = min(encoded.about[row].room for row in batch["rows"])
-        written = engine.generate(batch, self.words.model_copy(update={"max_new_tokens": room}))
-        found = np.full((len(written), room), -1, dtype=np.int64)
-        for row, tokens in enumerate(written):
-            found[row, : len(tokens)] = tokens
+        rooms = np.array([encoded.about[row].room for row in batch["rows"]])
+        found = np.full((len(rooms), rooms.max()), -1, dtype=np.int64)
+        for room in np.unique(rooms):  # texts with as much room together, so that none hangs on a longer one
+            mine = np.flatnonzero(rooms == room)
+            there = batch["attention_mask"][mine].any(0)
+            part = {name: batch[name][mine][:, there] for name in ("input_ids", "attention_mask")}
+            words = self.words.model_copy(update={"max_new_tokens": int(room)})
+            for row, tokens in zip(mine, engine.generate(part, words), strict=True):
+                found[row, : len(tokens)] = tokens
         return found
 
     def answer(self, answers: Array, threshold: float = 0.5, about: Sequence[Any] | None = None) -> list[str]:
