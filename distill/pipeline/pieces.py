@@ -32,12 +32,12 @@ from distill.training import Watch, choose_dtype
 _VERSIONS = {
     "finetune": 2,
     "distill": 2,
-    "prune": 3,
+    "prune": 4,
     "pad": 2,
-    "quantize": 5,
-    "student": 1,
-    "graph": 3,
-    "score": 1,
+    "quantize": 6,
+    "student": 2,
+    "graph": 4,
+    "score": 2,
     "signals": 1,
     "augment": 1,
 }
