@@ -226,11 +226,11 @@ def build(folder: Path, family: str) -> Path:
     return folder
 
 
-def snippets_of(family: str, how: dict) -> tuple[str, str]:
+def snippets_of(family: str, how: dict, frame: tuple[int, int] = (0, 0)) -> tuple[str, str]:
     """A card's snippets, of transformers and of ONNX Runtime, for a checkpoint with a generation config."""
     task = "causal-language-modelling" if family in DECODERS else "translation"
     facts = {"problem": task.replace("-", "_"), "formats": ["onnx-fp32"], "preprocessing": {"max_length": 40}}
-    facts |= {"generation": how, "short_cache": False, "frame": (0, 0)}
+    facts |= {"generation": how, "short_cache": False, "frame": frame}
     both = snippets.transformers_alone(task, facts), snippets.onnxruntime_alone(task, facts)
     return tuple(with_texts(code, ASKED) for code in both)
 
@@ -266,6 +266,15 @@ def test_snippets_write_what_generate_writes(family, with_onnxruntime, tmp_path,
     assert [ast.literal_eval(line) for line in done.stdout.splitlines()] == expected
     assert all(texts != expected[0] for texts in expected[1:]), "a rule that changes nothing tests nothing"
     assert "scores" not in codes[0], "a checkpoint without rules has a short snippet"
+
+
+@pytest.mark.parametrize(
+    ("frame", "cut", "bare"), [((0, 0), "", False), ((0, 1), "[:-1]", True), ((1, 2), "[:-2]", False)]
+)
+def test_snippets_write_on_before_what_the_tokenizer_ends_a_text_with(frame, cut, bare):
+    pipeline, code = snippets_of("gpt2", {}, frame)
+    assert re.search(r"tokenizer\.encode\(text\)\.ids(\[:-\d\])?", code)[1] == (cut or None)
+    assert ("add_special_tokens=False" in pipeline) == bare
 
 
 def test_a_card_says_what_its_snippet_leaves_out():
