@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from conftest import make_config
+from conftest import SIZES, make_config
 
 from distill.anatomy import FAMILIES, choose_layers, family_of, kept_layers, layer_map, refuse, size
 from distill.errors import CheckpointError
@@ -175,6 +177,38 @@ def test_the_longest_text_a_size_allows_is_answered_and_one_token_more_is_not(fa
         assert model(input_ids=torch.full((1, longest), 7)).logits.isfinite().all()
         with pytest.raises((IndexError, RuntimeError)):
             model(input_ids=torch.full((1, longest + 1), 7))
+
+
+BERT_LIKE = {**SIZES, "max_position_embeddings": 24, "attention_window": 4, "pad_token_id": 1}
+GPT_LIKE = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 24}
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "positions"),
+    [
+        ("data2vec-text", BERT_LIKE, 22), ("ibert", BERT_LIKE, 22), ("longformer", BERT_LIKE, 22),
+        ("roberta-prelayernorm", BERT_LIKE, 22), ("xlm-roberta-xl", BERT_LIKE, 22), ("megatron-bert", BERT_LIKE, 24),
+        ("gpt_bigcode", GPT_LIKE, 24), ("openai-gpt", GPT_LIKE, 24),
+    ],
+)  # fmt: skip
+def test_a_text_is_cut_to_the_positions_of_a_family_that_nobody_knows(family, words, positions):
+    import torch
+    from conftest import PIECES, make_splits, make_tokenizer
+    from transformers import AutoConfig, AutoModel
+
+    from distill.checkpoint import Checkpoint
+
+    given = {key: value for key, value in words.items() if key != "attention_window" or family == "longformer"}
+    model = AutoModel.from_config(AutoConfig.for_model(family, vocab_size=len(PIECES), **given)).eval()
+    assert size(model.config.to_dict(), "positions") == positions
+    data = make_splits()
+    long = replace(data.train, texts=[(" ".join(["the", *text.split()] * 3),) for (text,) in data.train.texts])
+    data = replace(data, train=long, words=data.words.model_copy(update={"max_length": None}))
+    encoded = Checkpoint(model, make_tokenizer()).encode(data, "train")
+    assert encoded.truncated == len(encoded) and set(encoded.lengths) == {positions}
+    ids = torch.full((1, positions), 7)
+    with torch.inference_mode():
+        assert model(input_ids=ids).last_hidden_state.isfinite().all()
 
 
 def test_sizes_of_an_unknown_family_are_none_or_read_from_the_usual_keys():

@@ -20,11 +20,12 @@ from distill.errors import DataError, DistillError
     [
         (lambda i: "zab"[i % 3], ("a", "b", "z")),
         (lambda i: (10, 9, -1)[i % 3], ("-1", "9", "10")),  # numbers sort as numbers
+        (lambda i: i % 3 - 1, ("-1", "0", "1")),  # three opinions
         (lambda i: i % 2 == 0, ("0", "1")),
         (lambda i: (1.0, 2.0)[i % 2], ("1", "2")),
         (lambda i: ("NA", "null")[i % 2], ("NA", "null")),  # words, not empty cells
     ],
-    ids=["words", "integers", "bools", "whole floats", "NA and null"],
+    ids=["words", "integers", "opinions", "bools", "whole floats", "NA and null"],
 )
 def test_labels_of_any_kind_are_sorted_when_nobody_names_them(csv_of, label, names):
     splits = read(csv_of(label))
@@ -142,6 +143,9 @@ def test_two_text_columns_make_pairs(tmp_path):
         (lambda i: ["a"], {"problem": "regression"}, "the label column holds lists of labels"),
         (lambda i: "ab"[i % 2], {"text": "txt"}, "data.text: train has no column 'txt' (it has: text, label)"),
         (lambda i: i % 2, {"text": "label"}, "data.text: row 0 of train holds 0"),
+        (lambda i: i % 2 if i != 5 else -100, {}, "row 5 of train has the label −100, which marks rows without one"),
+        (lambda i: i % 4 - 1, {}, "row 0 of train has the label −1, which marks rows without one"),
+        (lambda i: [i % 2] if i != 5 else [0, -100], {}, "row 5 of train has the label −100"),
     ],
 )
 def test_labels_and_columns_that_cannot_be_are_refused_by_row_and_column(jsonl_of, label, words, expected):

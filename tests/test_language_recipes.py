@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from conftest import make_config, make_tokenizer
 from language_models import CAUSAL, MASKED, save_language
-from transformers import AutoModel
+from tiny_models import no_two_alike
+from transformers import AutoModel, BertForPreTraining
 
-from distill import Predictor, library
+from distill import Predictor, library, tasks
 from distill import checkpoint as checkpoints
 from distill.cli import main
-from distill.errors import DataError
+from distill.errors import DataError, DistillError
 from distill.pipeline import run
 from distill.preflight import prepare
 from distill.recipe import load as load_recipe
@@ -138,6 +141,34 @@ def test_a_teacher_without_a_language_model_head_is_refused_unless_one_is_traine
         == "teacher: a BertModel has no head for masked-language-modelling; give it a `finetune`, which trains one"
     )
     assert problems(language_recipe("bert", teacher={"checkpoint": str(body), "finetune": {"epochs": 1}})) == []
+
+
+def test_what_was_pretrained_with_a_second_head_keeps_the_one_for_masks(language_recipe, tmp_path, masked):
+    torch.manual_seed(0)
+    whole = no_two_alike(BertForPreTraining(make_config("bert")))
+    folder = tmp_path / "teacher-bert"
+    whole.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    path = language_recipe("bert")
+    plan = prepare(load_recipe(path), path.parent, fetch=False).require()
+    assert not plan.new_head
+    found = checkpoints.load(folder, masked.task).model.cls.predictions.state_dict()
+    theirs = whole.cls.predictions.state_dict()
+    assert found.keys() == theirs.keys() and all(torch.equal(found[name], theirs[name]) for name in theirs)
+    assert tasks.kind_of({"architectures": ["FlaubertWithLMHeadModel"]}) is tasks.MaskedLanguageModelling
+    with pytest.raises(DistillError, match="a ElectraForPreTraining; it has no head"):
+        tasks.kind_of({"architectures": ["ElectraForPreTraining"]})
+
+
+def test_a_tokenizers_own_mask_stands_for_a_blank(tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<blank>"})
+    folder = save_language(tmp_path / "bert", "bert", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(folder)
+    (found,) = Predictor(folder).predict(["the <blank> of a goal"])
+    assert [len(blank) for blank in found] == [5]
+    with pytest.raises(DataError, match="has no <blank>; write one"):
+        Predictor(folder).predict(["the [MASK] of a goal"])
 
 
 def test_a_new_head_is_tied_to_the_embeddings_that_stay(body, masked):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import make_tokenizer
 from language_models import load, tokenizer_of
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from distill.data import collate
 from distill.data.masking import masking_for, weights_of
@@ -54,6 +56,25 @@ def test_whole_words_are_chosen_whole():
         chosen = set(np.flatnonzero(masking.apply(ids, (turn,))[1] != NO_TARGET).tolist())
         assert chosen == set().union(*(word for word in words if word & chosen))
         assert 3 <= len(chosen) <= 5
+
+
+@pytest.mark.parametrize(
+    ("model", "pieces", "words"),
+    [
+        (models.WordPiece, {"Ġx": True, "▁": True, "go": True, "##es": False}, {"unk_token": "[UNK]"}),
+        (models.WordLevel, {"Ġx": True, "go": True}, {"unk_token": "[UNK]"}),
+        (models.BPE, {"Ġ": True, "go": False}, {"merges": []}),
+        (models.BPE, {"Ġ": True, "go</w>": True}, {"merges": [], "end_of_word_suffix": "</w>"}),
+        (models.Unigram, {"▁go": True, "es": False}, {}),
+    ],
+)
+def test_a_letter_that_marks_words_elsewhere_begins_none_where_pieces_are_told_otherwise(model, pieces, words):
+    every = ["[UNK]", "[MASK]", *pieces]
+    vocabulary = [(piece, 0.0) for piece in every] if model is models.Unigram else {p: i for i, p in enumerate(every)}
+    made = Tokenizer(model(vocabulary, **words))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", mask_token="[MASK]")
+    found = masking_for(tokenizer, Mask(whole_words=True)).begins
+    assert found[2:].tolist() == list(pieces.values())
 
 
 @pytest.mark.parametrize("whole_words", [False, True])

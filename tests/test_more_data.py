@@ -325,11 +325,14 @@ def test_copies_come_back_as_they_were_written(tmp_path, topics_csv):
     assert again.extra == made.extra and again.notes == made.notes
 
 
-@pytest.mark.parametrize("heads", [["BertForSequenceClassification"], ["BertModel"], [], None])
+@pytest.mark.parametrize(
+    "heads", [["BertForSequenceClassification"], ["BertModel"], ["ElectraForPreTraining"], [], None]
+)
 def test_a_checkpoint_without_a_masked_lm_head_is_refused(heads):
     with pytest.raises(CheckpointError, match="can't say what a masked word may be"):
         require_masked_lm({"architectures": heads}, "mine")
-    require_masked_lm({"architectures": ["RobertaForMaskedLM"]}, "mine")
+    for head in ("RobertaForMaskedLM", "BertForPreTraining", "XLMWithLMHeadModel"):
+        require_masked_lm({"architectures": [head]}, "mine")
 
 
 # ------------------------------------------------------------------------------------------------ other tasks

@@ -256,6 +256,24 @@ def test_a_rank_is_lower_than_the_one_before(recipe_file):
     )
 
 
+@pytest.mark.parametrize(("family", "tied"), [("bert", True), ("gpt2", True), ("llama", False)])
+def test_a_head_is_tied_to_the_embeddings_as_transformers_has_it_where_a_config_is_silent(
+    recipe_file, corpus, tmp_path, family, tied
+):
+    folder = save_language(tmp_path / family, family)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    path = recipe_file(
+        task=MASKED if family == "bert" else CAUSAL, teacher={"checkpoint": str(folder)}, student={"layers": 1},
+        data={"source": str(corpus), "validation": 0.2, "test": 0.2, "max_length": 24},
+        steps=[LOGITS, {"prune": {"embeddings": 8}}],
+    )  # fmt: skip
+    problems = plan_of(path).problems
+    assert len(problems) == tied
+    assert all(problem.startswith("steps.1.prune.embeddings: the head of a") for problem in problems)
+
+
 def test_vocabularies_apart_cannot_be_trimmed_as_one(tmp_path, translation):
     facts = {**CONFIGS["marian"][1], "architectures": ["MarianMTModel"], "share_encoder_decoder_embeddings": False}
     folder = plain_config(tmp_path / "marian", {"model_type": "marian", **facts})

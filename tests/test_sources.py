@@ -106,6 +106,36 @@ def test_a_folder_without_classes_or_a_class_without_texts_is_named(tmp_path):
         read(tmp_path)
 
 
+def nested(path: Path, first: int, last: int, **more: str) -> Path:
+    """A jsonl file of translations, as the Hub's sets have them."""
+    pairs = [{"id": i, "translation": {"en": TEXTS[i], "de": TEXTS[i][::-1], **more}} for i in range(first, last)]
+    path.write_text("\n".join(map(json.dumps, pairs)))
+    return path
+
+
+def test_a_dot_leads_into_a_column(tmp_path):
+    first, second = nested(tmp_path / "a.jsonl", 0, 30), nested(tmp_path / "b.jsonl", 30, 50, fr="un mot")
+    test = nested(tmp_path / "c.jsonl", 50, 60)
+    words = {"source": str(first), "further": [str(second)], "test": str(test)}
+    found = load_data(Data(**words, text="translation.en", label="translation.de"), task="translation")
+    assert sorted(every_row(found)) == sorted(((text,), text[::-1]) for text in TEXTS)
+    with pytest.raises(DataError, match=r"no column 'translation.fr' \(it has: id, translation.en, transl"):
+        load_data(Data(source=str(first), text="translation.en", label="translation.fr"), task="translation")
+    with pytest.raises(
+        DataError, match=r"a dict in column 'translation', not a text; name one of its parts, such as t"
+    ):
+        load_data(Data(source=str(first), text="translation", label="translation.de"), task="translation")
+
+
+def test_a_column_of_that_very_name_comes_first():
+    features = Features({"pair": datasets.Translation(["de", "en"]), "pair.en": Value("string"), "n": Value("int32")})
+    made = Dataset.from_dict({"pair": [{"de": "ja", "en": "yes"}], "pair.en": ["no"], "n": [1]}, features=features)
+    found = sources.reached(made, Data(source="made", text="pair.en", label="pair.de"))
+    assert found[0] == {"pair.en": "no", "n": 1, "pair.de": "ja"}
+    for label in ("n.x", "label"):  # no dict, or no such column: told by whoever looks for it
+        assert sources.reached(made, Data(source="made", text="pair.en", label=label)) is made
+
+
 def test_the_rows_of_several_sources_are_split_as_those_of_one(tmp_path, write_two):
     first, second = write_two
     found = load_data(Data(source=str(first), further=[str(second)]))

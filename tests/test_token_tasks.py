@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_tokenizer
+from datasets import ClassLabel, Dataset, Features, List, Value
 from made_tasks import TAGS, tagged, write_jsonl
 
 from distill import Data, Predictor, load_data
@@ -16,7 +18,8 @@ from distill import recipe as recipes
 from distill.data.words import first_tokens
 from distill.errors import CheckpointError, DataError
 from distill.pipeline import run
-from distill.tasks import TokenClassification, restored
+from distill.tasks import NO_TARGET, TokenClassification, restored
+from distill.tasks.token_classification import NO_TAG
 from distill.verification import verify
 
 WORDS = {"text": "words", "label": "tags", "validation": 0.2, "test": 0.2}
@@ -141,6 +144,103 @@ def test_a_conll_file_is_sentences(tmp_path):
     path.write_text("the O\ncup\n")
     with pytest.raises(DataError, match="line 2 of train is 'cup', not a word and its tag"):
         load_data(Data(source=str(path)), task="token-classification")
+
+
+def sentences_of(path: Path, blocks: list[str], **words: object) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """All sentences of a file of lines with their tags."""
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    data = load_data(Data(source=str(path), validation=0.2, test=0.2, **words), task="token-classification")
+    splits = [getattr(data, name) for name in ("train", "validation", "test")]
+    return {
+        (texts, tuple(data.task.labels[tag] for tag in tags))
+        for rows in splits
+        for texts, tags in zip(rows.texts, rows.labels, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected", "more"),
+    [
+        ("# sent_id = 3\n# text = Der Hund\nDer O\nHund B-x", ("Der", "Hund"), "row O\nnumber{} B-x"),
+        ("# newpar\n# O\n7 B-x", ("#", "7"), "row O\nnumber{} B-x"),  # a # with a tag is a word
+        ("Der X O\n# id 1 = 2\nHund X B-x", ("Der", "Hund"), "row X O\nnumber{} X B-x"),
+        ("#\thttp://x.de/a\n#\tO\n7\tB-x", ("#", "7"), "row\tO\nnumber{}\tB-x"),
+        ("#\tx.de [2009]\n#\tO\n7\tB-x", ("#", "7"), "row\tO\nnumber{}\tB-x"),
+    ],
+)
+def test_comments_between_lines_are_no_words(tmp_path, lines, expected, more):
+    found = sentences_of(tmp_path / "rows.conll", [lines, *(more.format(i) for i in range(9))])
+    assert len(found) == 10 and (expected, ("O", "B-x")) in found
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "columns"),
+    [
+        ("#\tx.de [2009]\n1\tDer\tO\tB-y\n2\t#\tB-x\tO",
+         "1\trow\tO\tO\n2\tnumber{}\tB-x\tO", {}),  # GermEval
+        ("# text = Der #\n1-2\tD#\t_\t_\n1\tDer\tO\tme\n1.1\t_\t_\t_\n2\t#\tB-x\tme",
+         "1\trow\tO\tme\n2\tnumber{}\tB-x\tme", {}),  # UNER
+        ("1 Der O\n2 # B-x", "1 row O\n2 number{} B-x", {}),
+        ("1 Der X O _\n2 # X B-x _", "1 row X O _\n2 number{} X B-x _", {"text": 2, "label": 4}),
+        ("Der X O _\n# X B-x _", "row X O _\nnumber{} X B-x _", {"label": "3"}),
+    ],
+)  # fmt: skip
+def test_words_that_are_counted_stand_in_the_second_column(tmp_path, caplog, lines, more, columns):
+    caplog.set_level("INFO")
+    found = sentences_of(tmp_path / "rows.conll", [lines, *(more.format(i) for i in range(9))], **columns)
+    assert len(found) == 10 and (("Der", "#"), ("O", "B-x")) in found
+    word, tag = (1, 3) if "text" not in columns and columns else (2, columns.get("label", 3))
+    assert f"train: of its lines column {word} is the word and column {tag} its tag" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "message"),
+    [
+        ("1 a DET x\n2 b NOUN y", {}, "data.label: lines of train begin with a number and a word, and none of their"),
+        ("1 a DET x\n2 b NOUN y", {"label": "upos"}, "data.label: train is lines of words and tags, .* give a number"),
+        ("1 a DET x\n2 b NOUN y", {"text": "words"}, "data.text: train is lines of words and tags"),
+        (
+            "1 a DET x\n2 b NOUN y",
+            {"label": 7},
+            "line 1 of train is '1 a DET x', not a word and its tag in columns 2 a",
+        ),
+    ],
+)
+def test_columns_that_can_not_be_told_are_refused(tmp_path, lines, columns, message):
+    with pytest.raises(DataError, match=message):
+        sentences_of(tmp_path / "rows.conll", [lines] * 9, **columns)
+
+
+def test_a_sentence_whose_words_are_not_counted_as_the_others_are_is_named(tmp_path):
+    blocks = ["1 a O\n2 b B-x", "1 a O\n3 b B-x", "1 c O\n2 d B-x"]
+    with pytest.raises(DataError, match="counts the words of most sentences, but not of the one in line 4; mend it"):
+        sentences_of(tmp_path / "rows.conll", blocks)
+    found = sentences_of(tmp_path / "rows.conll", [f"{block}\n3 {i} O" for i in range(4) for block in blocks], text=2)
+    assert (("a", "b", "1"), ("O", "B-x", "O")) in found
+
+
+@pytest.mark.parametrize("mark", [-1, -100])
+def test_words_whose_tag_is_not_known_are_read_and_count_for_nothing(tmp_path, mark):
+    rows = [{"words": ["the", str(i), "ball"], "tags": [0, 1, mark]} for i in range(9)]
+    data = of(write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert data.task.labels == ("0", "1")
+    assert any("9 words have no tag" in note for note in data.notes)
+    encoded = data.encode("test", make_tokenizer())
+    assert (encoded.labels == [0, 1, NO_TAG]).all()
+    targets = data.task.targets({"labels": torch.from_numpy(encoded.targets.padded(range(len(encoded)), NO_TARGET))})
+    assert targets.tolist() == [0, 1, NO_TARGET] * len(encoded)
+    named = TokenClassification("token_classification", TAGS, "entity_f1")
+    labels, found = np.array([[TAGS.index("B-film"), NO_TAG, TAGS.index("O")]]), np.array([[0, 1, TAGS.index("O")]])
+    assert set(named.scores(found, labels).values()) == {1.0}
+    assert named.by_class(found, labels) == {"film": 1.0}
+
+
+def test_words_without_a_class_number_are_read(tmp_path):
+    features = Features({"words": List(Value("string")), "tags": List(ClassLabel(names=["O", "B-x"]))})
+    rows = {"words": [["a", "b", str(i)] for i in range(9)], "tags": [[0, 1, -1]] * 9}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    data = of(tmp_path / "rows.parquet")
+    assert data.task.labels == ("B-x", "O") and data.train.labels[0] == [1, 0, NO_TAG]
 
 
 @pytest.mark.parametrize(

@@ -271,3 +271,12 @@ FAMILIES: dict[str, Family] = {
         _T5,
     )
 }
+
+# Types whose layers nobody knows here, and the family that counts positions as they do; all others count as BERT.
+POSITIONS_AS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("data2vec-text", "ibert", "lilt", "longformer", "luke", "roberta-prelayernorm", "xlm-roberta-xl", "xmod"),
+        "roberta",
+    ),
+    **dict.fromkeys(("codegen", "ctrl", "gpt_bigcode", "gptj", "openai-gpt"), "gpt2"),
+}

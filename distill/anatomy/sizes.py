@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.anatomy.families import FAMILIES
+from distill.anatomy.families import FAMILIES, POSITIONS_AS
 from distill.anatomy.family import Family, Word
 from distill.errors import CheckpointError
 from distill.library import nearest
@@ -35,9 +35,11 @@ def size(config: Mapping[str, Any], word: Word, stack: int | None = None) -> int
     Where a family has two stacks, `stack` says which one is meant; without it layers are all layers together, and other
     words are the first stack's. Raises CheckpointError for what is no number, below 0 or beyond LARGEST.
     """
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    model_type = str(config.get("model_type"))
+    family = FAMILIES.get(model_type)
+    if family is None and word != "positions":
         return _number(config, word, FAMILIES["bert"].config.get(word), {})
+    family = family or FAMILIES[POSITIONS_AS.get(model_type, "bert")]
     if word == "layers" and stack is None:
         counts = [size(config, word, place) for place in range(len(family.stacks))]
         return None if None in counts else sum(counts)

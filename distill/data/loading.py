@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 NAMES = ("train", "validation", "test")
 # Words that change what a model learns from the same texts.
 _TRAINED_ON = {"packed", "mask", "target_length", "prefix", "stride"}
+_WHOLE_WORDS = 2  # what tells words for masks, as a version: what the store holds of another is not taken
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Splits:
             "metric": task.metric,
             "seed": self.seed,
             **self.words.model_dump(mode="json", exclude_none=True, include=_TRAINED_ON),
+            **({"whole_words": _WHOLE_WORDS} if self.words.mask is not None and self.words.mask.whole_words else {}),
             **({"generation": task.words.model_dump(mode="json")} if task.generates or task.said else {}),
         }
 
@@ -199,7 +201,7 @@ def load(
     for name in ("validation", "test"):
         share = getattr(data, name)
         if isinstance(share, str):
-            raw[name] = sources.read_split(share, data.source, beside, f"data.{name}")
+            raw[name] = sources.reached(sources.read_split(share, data.source, beside, f"data.{name}"), data)
     for name, rows in raw.items():
         if len(rows) == 0:
             raise DataError(f"data: {name} is empty")

@@ -96,7 +96,16 @@ def masking_for(tokenizer: PreTrainedTokenizerBase, words: settings.Mask) -> Mas
     begins = None
     if words.whole_words:
         pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
-        marked = any(piece.startswith(_WORD_MARKS) for piece in pieces)
+        marked = _marks_words(tokenizer) and any(piece.startswith(_WORD_MARKS) for piece in pieces)
         first = [piece.startswith(_WORD_MARKS) if marked else not piece.startswith("##") for piece in pieces]
         begins = np.array(first)
     return Masking(words.share, tokenizer.mask_token_id, choosable, begins)
+
+
+def _marks_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether pieces that begin a word are marked. WordPiece marks those that don't, some BPE those that end one; in
+    their vocabularies a piece with such a mark is a letter like others.
+    """
+    model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
+    unmarked = ("continuing_subword_prefix", "end_of_word_suffix")
+    return type(model).__name__ in ("BPE", "Unigram") and not any(getattr(model, word, None) for word in unmarked)

@@ -118,12 +118,11 @@ def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, se
         raise DataError(
             f"{UNLABELLED}: lines of a .conll file carry tags; give a column of word lists, or a txt file of sentences"
         )
-    rows = sources.read(source, beside, UNLABELLED)
+    rows = sources.reached(sources.read(source, beside, UNLABELLED), data)
     if len(rows) == 0:
         raise DataError(f"{UNLABELLED}: holds no rows")
     texts = reader.unlabelled(rows, data)
-    labels = data.label if isinstance(data.label, list) else [data.label]
-    unread = [column for column in labels if column in rows.column_names and column not in data.text_columns]
+    unread = [column for column in data.columns if column in rows.column_names and column not in data.text_columns]
     notes = [f"{UNLABELLED}: its column '{unread[0]}' is not read: the teacher labels these rows"] if unread else []
     if data.limit is not None and len(texts) > data.limit:
         texts = taken(texts, splitting.sample(Alike(0, len(texts)), data.limit, seed))
@@ -133,7 +132,7 @@ def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, se
 def require_masked_lm(config: Mapping[str, Any], name: str) -> None:
     """Raises CheckpointError for a checkpoint without a masked-language-model head, by what its config names."""
     heads = config.get("architectures") or []
-    if not any(MaskedLanguageModelling.serves(head) or head.endswith("BertForPreTraining") for head in heads):
+    if not any(map(MaskedLanguageModelling.serves, heads)):
         raise CheckpointError(
             f"{MASKED_LM}.checkpoint: {name} is a {', '.join(heads) or 'checkpoint without a named head'}, which can't "
             "say what a masked word may be; name one with a masked-language-model head, such as bert-base-uncased"

@@ -33,15 +33,14 @@ def read(source: Source, beside: Path | None = None, setting: str = "data.source
 def read_all(data: Data, beside: Path | None = None) -> Dataset:
     """The rows of all sources, one behind the other, with the columns that all of them have. Raises DataError."""
     first, *others = (
-        read(source, beside, f"data.further.{place - 1}" if place else "data.source")
+        reached(read(source, beside, f"data.further.{place - 1}" if place else "data.source"), data)
         for place, source in enumerate(data.sources)
     )
     if not others:
         return first
     from datasets import concatenate_datasets
 
-    labels = [data.label] if isinstance(data.label, str) else data.label
-    asked = [name for name in (*data.text_columns, *labels) if name in first.column_names]
+    asked = [name for name in data.columns if name in first.column_names]
     for place, rows in enumerate(others):
         missing = [name for name in asked if name not in rows.column_names]
         if missing:
@@ -52,6 +51,23 @@ def read_all(data: Data, beside: Path | None = None) -> Dataset:
     shared = [name for name in first.column_names if all(name in rows.column_names for rows in others)]
     head = first.select_columns(shared)
     return concatenate_datasets([head, *(_alike(rows, head, place) for place, rows in enumerate(others))])
+
+
+def reached(rows: Dataset, data: Data) -> Dataset:
+    """Rows with the columns that the recipe names by dots: `translation.en` is what the dicts in `translation` hold as
+    `en`, where no column has that very name.
+    """
+    from datasets import concatenate_datasets
+
+    missing = [name for name in data.columns if name not in rows.column_names]
+    opened = [column for column in rows.column_names if any(name.startswith(f"{column}.") for name in missing)]
+    flat = rows.select_columns(opened).flatten() if opened else rows
+    parts = [name for name in flat.column_names if name not in rows.column_names]
+    if not parts:
+        return rows
+    whole = [name for name in rows.column_names if name not in opened or name in flat.column_names]
+    found = flat.select_columns(parts)
+    return concatenate_datasets([rows.select_columns(whole), found], axis=1) if whole else found
 
 
 def _alike(rows: Dataset, head: Dataset, place: int) -> Dataset:

@@ -39,7 +39,7 @@ _VERSIONS = {
     "graph": 4,
     "score": 2,
     "signals": 1,
-    "augment": 1,
+    "augment": 2,
 }
 log = logging.getLogger(__name__)
 Tell = Callable[[str, Mapping[str, float]], None]

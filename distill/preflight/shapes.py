@@ -41,13 +41,22 @@ def check_pruning(plan: Plan) -> None:
         if step.prune.to is not None and refused["heads"] and refused["neurons"]:
             raise CheckpointError(f"{where}.to: {refused['neurons']}")
         _check_something_left(config, step.prune, where)
-        if step.prune.embeddings is not None and config.get("tie_word_embeddings") and not task.head_labels:
+        if step.prune.embeddings is not None and not task.head_labels and _is_tied(config):
             raise CheckpointError(
                 f"{where}.embeddings: the head of a {task.name} is tied to the embeddings (tie_word_embeddings), and "
                 "needs the whole table; trim the `vocabulary` instead"
             )
         if step.prune.layers is not None and anatomy.size(config, "layers") is not None:
             _layers_left(config, step.prune.layers, where)
+
+
+def _is_tied(config: dict[str, Any]) -> bool:
+    """Whether a head over the vocabulary is tied to the embeddings, which many configs leave to transformers."""
+    if "tie_word_embeddings" in config:
+        return bool(config["tie_word_embeddings"])
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(config["model_type"]).tie_word_embeddings
 
 
 def _layers_left(config: dict[str, Any], going: int | dict[str, int], where: str) -> list[int] | None:

@@ -87,7 +87,8 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     prefix = str(config.get("prefix") or "") if kind.generates else ""
     says = generation.read_config(folder).get("max_new_tokens") is not None
     written = generation.words_of(folder).max_new_tokens if says else WRITTEN
-    return Cutter(tokenizer, pad, typed(words), longest(config, words), config.get("window_stride"), prefix, written)
+    stride, mask = config.get("window_stride"), mask_token(words)
+    return Cutter(tokenizer, pad, typed(words), longest(config, words), stride, prefix, written, mask)
 
 
 def frame_of(tokenizer: Any) -> tuple[int, int]:
@@ -117,7 +118,8 @@ def typed(words: dict[str, Any]) -> bool:
 def mask_token(words: dict[str, Any]) -> str | None:
     """What stands for a word that is to be filled in; None where the tokenizer has no such token."""
     mask = words.get("mask_token")
-    return str(mask["content"]) if isinstance(mask, dict) and "content" in mask else mask
+    mask = mask.get("content") if isinstance(mask, dict) else mask
+    return mask if isinstance(mask, str) else None
 
 
 def write_tokenizer(source: Path, target: Path, config: dict[str, Any], asked: int | None) -> None:

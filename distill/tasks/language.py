@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 _LOGITS = 1 << 26  # numbers that an engine answers with at once: 256 MB
 _CANDIDATES = 5  # for a blank
+# Classes with a masked-language-model head and another beside it, which is left out. ELECTRA's and Funnel's classes of
+# that name tell replaced tokens.
+_WITH_ANOTHER = frozenset(
+    f"{name}ForPreTraining"
+    for name in ("Albert", "Bert", "BigBird", "Ernie", "FNet", "MegatronBert", "MobileBert", "RoCBert")
+)
 SUMS = 4  # nats, tokens, bytes, right
 
 
@@ -112,6 +118,11 @@ class MaskedLanguageModelling(LanguageModelling):
     head: ClassVar[str] = "ForMaskedLM"
     families: ClassVar[tuple[str, ...]] = ("encoder",)
     special: ClassVar[tuple[str, ...]] = ("mask",)
+
+    @classmethod
+    def serves(cls, architecture: str) -> bool:
+        """Also what a model was pretrained as with a second head, and XLM's and FlauBERT's older name."""
+        return architecture.endswith((cls.head, "WithLMHeadModel")) or architecture in _WITH_ANOTHER
 
     def refuse_loss(self, asked: str) -> str | None:
         """Of most imitated tokens nothing is asked, so none is the true class."""

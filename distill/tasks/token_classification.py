@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distill.data import Batch, Encoded
     from distill.engines import Engine
 
-NO_TAG = -1  # of a word that a model didn't see, and of no word at all
+NO_TAG = -1  # of a word that a model didn't see, of one whose tag isn't known, and of no word at all
 OUTSIDE = "O"
 _OF_AN_ENTITY = re.compile(r"[BILUES]-(.+)")
 
@@ -31,7 +31,8 @@ class TokenClassification(Task):
 
     An answer is the logits by word, (rows, words, labels), not a number where there is no word or none that was seen; a
     prediction and `Encoded.labels` are the tags by word, (rows, words), NO_TAG there. A word beyond the length that
-    texts are cut to gets no tag, which is wrong whatever its tag is, and no part of an entity.
+    texts are cut to gets no tag, which is wrong whatever its tag is, and no part of an entity. Where no tag is known
+    nothing counts.
     """
 
     name: ClassVar[str] = "token-classification"
@@ -111,13 +112,14 @@ class TokenClassification(Task):
 
     def _counts(self, name: str, predictions: Array, labels: Array) -> Array:
         """Right, given and true ones of each row: entities or words, (rows, 3), or words by tag, (rows, 3 · tags)."""
+        real = labels != NO_TAG
         if name == "entity_f1":
+            given = np.where(real, predictions, NO_TAG)
             found = [
                 [(kinds[0] & kinds[1]).total(), *(kind.total() for kind in kinds)]
-                for kinds in zip(self._entities(predictions), self._entities(labels), strict=True)
+                for kinds in zip(self._entities(given), self._entities(labels), strict=True)
             ]
             return np.array(found, dtype=np.int64).reshape(-1, 3)
-        real = labels != NO_TAG
         right = real & (predictions == labels)
         if name == "accuracy":
             return np.stack([right.sum(1), real.sum(1), real.sum(1)], 1)
@@ -150,6 +152,7 @@ class TokenClassification(Task):
                 if (labels == place).any()
             }
         right, given, true = Counter(), Counter(), Counter()
+        predictions = np.where(labels != NO_TAG, predictions, NO_TAG)
         for found, there in zip(self._entities(predictions), self._entities(labels), strict=True):
             for counter, entities in ((right, found & there), (given, found), (true, there)):
                 counter.update(kind for kind, _, _ in entities)

@@ -35,6 +35,9 @@ class ClassificationReader:
         texts = {name: texts_of(rows, data.text_columns, "data.text", name) for name, rows in raw.items()}
         values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
         problem = labelling.infer_problem(values["train"], data)
+        if problem != "regression":
+            for name in raw:
+                labelling.refuse_unmarked(values[name], known, name)
         ordered = labelling.order_names(values["train"], problem, data, known)
         coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
         task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))

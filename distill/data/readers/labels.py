@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Names = Sequence[str] | None
+UNMARKED = (-1, -100)  # what data sets have in the place of a class number where there is no label
 
 
 def raw_labels(rows: Dataset, data: settings.Data, split: str) -> Sequence[Any]:
@@ -62,22 +63,51 @@ def _is_multi_hot(values: Sequence[Any]) -> bool:
     return flags_only and any(len(set(value)) < len(value) for value in lists)
 
 
-def named(rows: Dataset, column: str) -> Sequence[Any]:
-    """A column's values, class numbers replaced by the names that the data set gives them (−1 means unlabelled)."""
+def named(rows: Dataset, column: str, *, whole: bool = True) -> Sequence[Any]:
+    """A column's values, class numbers replaced by the names that the data set gives them.
+
+    −1 and −100 mean unlabelled. Raises DataError for those, unless labels needn't be `whole`: then they stay.
+    """
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature)
     names = getattr(inner, "names", None)
     values = values_of(rows, column)
     if names is None:
         return values
-    if any(-1 in (value if isinstance(value, list) else [value]) for value in distinct(values)):
+    inside = {one for value in distinct(values) for one in (value if isinstance(value, list) else [value])}
+    if whole and (marks := [mark for mark in UNMARKED if mark in inside]):
         raise DataError(
-            f"data.label: column '{column}' holds −1, which marks rows without a label; choose another split"
+            f"data.label: column '{column}' holds {_signed(marks[0])}, which marks rows without a label; choose "
+            "another split"
         )
-    name_of = {None: None, **dict(enumerate(names))}
+    name_of = {None: None, **{mark: mark for mark in UNMARKED}, **dict(enumerate(names))}
     if isinstance(values, Values):
         return values.changed(name_of.__getitem__)
     return [[name_of[v] for v in value] if isinstance(value, list) else name_of[value] for value in values]
+
+
+def refuse_unmarked(values: Sequence[Any], known: Names, split: str) -> None:
+    """Raises DataError for class numbers that mark rows without a label: −100, and −1 where the others are 0, 1, 2, …
+
+    Beside 0 and 1 alone −1 may be a class, as where opinions are −1, 0 and 1.
+    """
+    found = {plain(one) for row in distinct(values) for one in (row if isinstance(row, list) else [row])}
+    numbers = {one for one in found if isinstance(one, int) and str(one) not in (known or ())}
+    if -100 in numbers:
+        mark = -100
+    elif len(numbers) > 3 and numbers == set(range(-1, len(numbers) - 1)):
+        mark = -1
+    else:
+        return
+    place = next(i for i, row in enumerate(values) if mark in (row if isinstance(row, list) else [row]))
+    raise DataError(
+        f"data.label: row {place} of {split} has the label {_signed(mark)}, which marks rows without one; leave such "
+        "rows out, or, where it is a class, give the classes names"
+    )
+
+
+def _signed(number: int) -> str:
+    return f"−{-number}"
 
 
 def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Problem:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-_MASKS = ("[MASK]", "<mask>")
+_MASKS = ("[MASK]", "<mask>")  # where a tokenizer doesn't say
 _BLOCK = 512  # tokens, where neither the recipe nor the model says less
 
 
@@ -142,10 +142,11 @@ def _open_end(encoding: Encoding) -> tuple[list[int], list[int]]:
 
 
 def _blanks(text: str, encoding: Encoding, cutter: Cutter) -> Blanks:
-    masks = [cutter.tokenizer.token_to_id(name) for name in _MASKS]
+    names = _MASKS if cutter.mask is None else (cutter.mask,)
+    masks = [cutter.tokenizer.token_to_id(name) for name in names]
     places = [place for place, token in enumerate(encoding.ids) if token in masks and token is not None]
     if not places:
-        name = next((name for name, number in zip(_MASKS, masks, strict=True) if number is not None), _MASKS[0])
+        name = next((name for name, number in zip(names, masks, strict=True) if number is not None), names[0])
         raise DataError(f"predict: {text[:40]!r} has no {name}; write one where a word is to be filled in")
     return Blanks(places, cutter.tokenizer)
 

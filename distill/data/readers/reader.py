@@ -26,7 +26,8 @@ class Cutter:
     """What cuts a user's texts where a checkpoint is served: its tokenizer, and what the tokenizer doesn't say.
 
     `longest` is how many tokens the model reads at once, `stride` how many of them windows share,
-    `prefix` what stands before each text, `written` how many tokens are written behind one.
+    `prefix` what stands before each text, `written` how many tokens are written behind one, `mask` what stands for a
+    word to be filled in, where that is told.
     """
 
     tokenizer: Tokenizer
@@ -36,6 +37,7 @@ class Cutter:
     stride: int | None = None
     prefix: str = ""
     written: int = WRITTEN
+    mask: str | None = None
 
 
 class Reader(Protocol):
@@ -106,7 +108,9 @@ def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) ->
                 if not isinstance(value, str):
                     kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
                     where = f"{setting}: row {position} of {split}"
-                    raise DataError(f"{where} holds {kind} in column '{column}', not a text")
+                    parts = list(value) if isinstance(value, dict) else []
+                    hint = f"; name one of its parts, such as {column}.{parts[0]}" if parts else ""
+                    raise DataError(f"{where} holds {kind} in column '{column}', not a text{hint}")
     if len(rows) > MANY:
         return Texts.all_of(rows, columns)
     return list(zip(*(rows[column] for column in columns), strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill.data.encoding import Encoded, Ragged, Sheet, encodings_of
 from distill.data.readers import labels as labelling
+from distill.data.readers.conll import read_lines
 from distill.data.readers.reader import Cutter, refuse_idle, require_column, short
 from distill.data.rows import Rows
 from distill.data.words import Words, by_word, first_tokens, joined, targets_of
@@ -29,7 +30,7 @@ _LINES = ["text"]  # the columns of a text file, whose rows are lines
 
 class TokenReader:
     """A column of word lists and one of tag lists; or a text file with a word and its tag a line, a blank line between
-    sentences, and any columns between the two left out (CoNLL).
+    sentences, and any other columns left out (CoNLL).
     """
 
     apart = True
@@ -39,7 +40,7 @@ class TokenReader:
     ) -> tuple[dict[str, Rows], TokenClassification]:
         """Tags in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
         refuse_idle(data, "token-classification", ("separator", "problem", "stride"))
-        found = {name: _from_lines(rows, name) or _from_columns(rows, data, name) for name, rows in raw.items()}
+        found = {name: _from_lines(rows, data, name) or _from_columns(rows, data, name) for name, rows in raw.items()}
         names = _order(found, known)
         task = TokenClassification("token_classification", tuple(names), _metric(names, metric))
         return {name: Rows(texts, _coded(tags, names, name)) for name, (texts, tags) in found.items()}, task
@@ -47,9 +48,9 @@ class TokenReader:
     def kinds(self, rows: Rows, task: Task) -> list[Hashable]:
         """The rarest kind of entity, or tag, of each row."""
         names = [kind_of_entity(label) or label for label in task.labels]
-        present = [{names[tag] for tag in tags} for tags in rows.labels]
+        present = [{names[tag] for tag in tags if tag != NO_TAG} for tags in rows.labels]
         counts = Counter(kind for kinds in present for kind in kinds)
-        return [min(kinds, key=lambda kind: (counts[kind], kind)) for kinds in present]
+        return [min(kinds, key=lambda kind: (counts[kind], kind), default="") for kinds in present]
 
     def texts(self, rows: Rows) -> Sequence[Sequence[str]]:
         """The words as a text."""
@@ -57,9 +58,9 @@ class TokenReader:
 
     def require_enough(self, train: Rows, task: Task) -> None:
         """One tag alone teaches nothing. Raises DataError."""
-        found = {tag for tags in train.labels for tag in tags}
+        found = {tag for tags in train.labels for tag in tags} - {NO_TAG}
         if len(found) < 2:
-            only = ", ".join(task.labels[tag] for tag in found)
+            only = ", ".join(task.labels[tag] for tag in found) or "none"
             raise DataError(f"data.label: the training split has one tag only ({only}); it takes two")
 
     def notes(self, splits: Mapping[str, Rows], task: Task) -> list[str]:
@@ -67,6 +68,8 @@ class TokenReader:
         notes = [f"labels: {short(task.labels)}"]
         words = ", ".join(f"{sum(map(len, rows.labels))} {name}" for name, rows in splits.items())
         notes.append(f"{words} words")
+        if untold := sum(tag == NO_TAG for rows in splits.values() for tags in rows.labels for tag in tags):
+            notes.append(f"{untold} words have no tag (−1 or −100): they are read, and neither learned nor scored")
         if not name_entities(task.labels):
             notes.append(f"the tags tell no entities (B-…, I-…, O), so the score is {task.metric} by word")
         for name, rows in splits.items():
@@ -129,7 +132,7 @@ def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[
     (column,) = data.text_columns
     require_column(rows, column, "data.text", split)
     require_column(rows, data.label, "data.label", split)
-    texts, labels = list(rows[column]), labelling.named(rows, data.label)
+    texts, labels = list(rows[column]), labelling.named(rows, data.label, whole=False)
     for place, (words, tags) in enumerate(zip(texts, labels, strict=True)):
         where = f"row {place} of {split}"
         for setting, name, value in (("data.text", column, words), ("data.label", data.label, tags)):
@@ -144,30 +147,18 @@ def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[
             raise DataError(f"data.label: {where} has {len(words)} words but {len(tags)} tags ({short(words)})")
         if None in tags or any(isinstance(tag, dict | list) for tag in tags):
             raise DataError(f"data.label: {where} has a word without a tag in column '{data.label}'")
-    return [tuple(words) for words in texts], labels
+    return [tuple(words) for words in texts], [[_marked(tag) for tag in tags] for tags in labels]
 
 
-def _from_lines(rows: Dataset, split: str) -> tuple[list[tuple[str, ...]], list[Tags]] | None:
+def _marked(tag: Any) -> Any:
+    """A tag, or NO_TAG for the numbers that say so."""
+    return NO_TAG if labelling.plain(tag) in labelling.UNMARKED else tag
+
+
+def _from_lines(rows: Dataset, data: settings.Data, split: str) -> tuple[list[tuple[str, ...]], list[Tags]] | None:
     """Sentences of a text file; None where the rows are no lines. Raises DataError for a line without a tag."""
-    if rows.column_names != _LINES or not all(isinstance(line, str) for line in rows["text"]):
-        return None
-    texts: list[tuple[str, ...]] = []
-    labels: list[Tags] = []
-    sentence: list[tuple[str, str]] = []
-    for number, line in enumerate([*rows["text"], ""], start=1):
-        columns = line.split("\t") if "\t" in line.strip() else line.split()
-        if columns and not columns[0].startswith("-DOCSTART-") and not line.startswith("# id "):
-            if len(columns) < 2 or not columns[0].strip() or not columns[-1].strip():
-                raise DataError(f"data.source: line {number} of {split} is {line!r:.60}, not a word and its tag")
-            sentence.append((columns[0].strip(), columns[-1].strip()))
-        elif not columns and sentence:
-            words, tags = zip(*sentence, strict=True)
-            texts.append(words)
-            labels.append(list(tags))
-            sentence = []
-    if not texts:
-        raise DataError(f"data.source: {split} holds no line with a word and its tag")
-    return texts, labels
+    lines = list(rows["text"]) if rows.column_names == _LINES else [None]
+    return read_lines(lines, data, split) if all(isinstance(line, str) for line in lines) else None
 
 
 def _order(found: Mapping[str, tuple[Any, list[Tags]]], known: Sequence[str] | None) -> list[str]:
@@ -175,7 +166,10 @@ def _order(found: Mapping[str, tuple[Any, list[Tags]]], known: Sequence[str] | N
 
     A tag that training lacks is one of them where training knows its kind of entity, as of I-city it may know B-city.
     """
-    tags = {name: {labelling.plain(tag) for row in rows for tag in row} for name, (_, rows) in found.items()}
+    tags = {
+        name: {labelling.plain(tag) for row in rows for tag in row if tag != NO_TAG}
+        for name, (_, rows) in found.items()
+    }
     every = set().union(*tags.values())
     if known is not None and all(labelling.index_of(tag, known) is not None for tag in every):
         return list(known)
@@ -183,13 +177,14 @@ def _order(found: Mapping[str, tuple[Any, list[Tags]]], known: Sequence[str] | N
     wanted = tags["train"] | {tag for tag in every if kind_of_entity(str(tag)) in kinds}
     names = [str(tag) for tag in sorted(wanted, key=lambda tag: (isinstance(tag, str), tag))]
     if len(names) < 2:
-        raise DataError(f"data.label: the training split has one tag only ({', '.join(names)}); it takes two")
+        raise DataError(f"data.label: the training split has one tag only ({', '.join(names) or 'none'}); it takes two")
     return names
 
 
 def _coded(tags: list[Tags], names: Sequence[str], split: str) -> list[list[int]]:
     """Tags to their places among the names. Raises DataError for one that is none of them."""
     table = {tag: labelling.index_of(labelling.plain(tag), names) for row in tags for tag in row}
+    table[NO_TAG] = NO_TAG
     unknown = [tag for tag, place in table.items() if place is None]
     if unknown:
         raise DataError(

@@ -130,12 +130,12 @@ class Data(Settings):
     text: str | list[str] = Field(
         "text",
         description="the text column, or a list of two for pairs of texts; of word lists for tags, of question and "
-        "context for answers",
+        "context for answers. A dot leads into a column, as in `translation.en`; of a conll file a number names one",
     )
     label: str | list[str] = Field(
         "label",
         description="the label column, a list of 0/1 columns for many labels, or the column of texts to write; of tag "
-        "lists, or of answers with `text` and `answer_start`",
+        "lists, or of answers with `text` and `answer_start`; named as `text` is",
     )
     separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
     problem: Problem | None = Field(
@@ -174,6 +174,11 @@ class Data(Settings):
     licence: str | None = Field(None, description="the data's licence, for the card of what is shipped")
     note: str | None = Field(None, description="what a user must know of this data; a run says it")
 
+    @field_validator("text", "label", mode="before")
+    @classmethod
+    def _numbered(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @field_validator("text")
     @classmethod
     def _one_or_two(cls, value: str | list[str]) -> str | list[str]:
@@ -185,6 +190,11 @@ class Data(Settings):
     def text_columns(self) -> list[str]:
         """The one or two text columns, as a list."""
         return [self.text] if isinstance(self.text, str) else self.text
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are named, the text columns first."""
+        return [*self.text_columns, *([self.label] if isinstance(self.label, str) else self.label)]
 
     @property
     def sources(self) -> list[Source]:
