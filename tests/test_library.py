@@ -10,10 +10,14 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import save_tiny
 
 import distill
 from distill import library
 from distill.errors import RecipeError
+from distill.pipeline import run
+from distill.recipe import load
+from distill.recipe.settings import Recipe
 
 PACKAGE = Path(distill.__file__).parent
 HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "wandb", "matplotlib", "codecarbon")
@@ -159,3 +163,24 @@ def test_the_package_is_lazy_and_its_names_are_all_there():
     assert all(getattr(distill, name) is not None for name in distill.__all__)
     with pytest.raises(AttributeError, match="no attribute 'prune_all'"):
         _ = distill.prune_all
+
+
+@pytest.mark.parametrize("name", ["sst2-compact", "sst2-fast"])
+def test_a_shipped_classifier_goes_its_whole_way_in_two_steps_each(name, topics_csv, tmp_path, without_memory):
+    recipe = load(library.find("recipes", name)).model_dump(mode="json", exclude_none=True)
+    teacher = save_tiny(tmp_path / "teacher", num_hidden_layers=6, num_attention_heads=4)
+    few = {"epochs": 1, "max_steps": 2}
+    recipe["teacher"] = {"checkpoint": str(teacher), "finetune": {**recipe["teacher"]["finetune"], **few}}
+    recipe["data"] = {"source": str(topics_csv), "validation": 0.2, "test": 0.2, "max_length": 16}
+    for step in recipe["steps"]:
+        if "distill" in step:
+            step["distill"] |= few
+        if "embeddings" in step.get("prune", {}):
+            step["prune"]["embeddings"] = 4  # of a table as small as the tests'
+    recipe |= {"expect": {}, "track": {"wandb": "off", "energy": False}}
+    recipe["timing"] |= {"rounds": 3, "tokens": 8}
+    report = run(Recipe(**recipe), tmp_path / "run", beside=tmp_path)
+    *_, last = report.ledger.rows
+    assert last.format == "onnx-int8" and last.params < report.ledger.rows[0].params
+    assert [len(training["records"]) > 0 for training in report.training] == [True] * len(report.training)
+    assert (tmp_path / "run" / "shipped" / "onnx" / "model_int8.onnx").is_file()
