@@ -202,7 +202,7 @@ def test_a_text_is_cut_to_the_positions_of_a_family_that_nobody_knows(family, wo
     model = AutoModel.from_config(AutoConfig.for_model(family, vocab_size=len(PIECES), **given)).eval()
     assert size(model.config.to_dict(), "positions") == positions
     data = make_splits()
-    long = replace(data.train, texts=[(" ".join(["the", *text.split()] * 3),) for (text,) in data.train.texts])
+    long = replace(data.train, texts=[(" ".join(["the", *text.split()] * 4),) for (text,) in data.train.texts])
     data = replace(data, train=long, words=data.words.model_copy(update={"max_length": None}))
     encoded = Checkpoint(model, make_tokenizer()).encode(data, "train")
     assert encoded.truncated == len(encoded) and set(encoded.lengths) == {positions}
