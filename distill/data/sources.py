@@ -65,7 +65,8 @@ def reached(rows: Dataset, data: Data) -> Dataset:
     parts = [name for name in flat.column_names if name not in rows.column_names]
     if not parts:
         return rows
-    whole = [name for name in rows.column_names if name not in opened or name in flat.column_names]
+    kept = {*flat.column_names, *data.columns}
+    whole = [name for name in rows.column_names if name not in opened or name in kept]
     found = flat.select_columns(parts)
     return concatenate_datasets([rows.select_columns(whole), found], axis=1) if whole else found
 
