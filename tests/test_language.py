@@ -126,7 +126,7 @@ def test_a_student_of_half_the_layers_learns(kind, request, masked, causal):
 def test_logits_that_nobody_imitates_are_not_kept(imitate, gpt2, causal, monkeypatch):
     from distill.training import Watch
 
-    words = {"epochs": 2, "max_steps": 4, "dtype": "float32", "dropout": 0, "imitate": imitate}
+    words = {"epochs": 2, "dtype": "float32", "dropout": 0, "imitate": imitate}
     trained = []
     for limit in (1 << 30, 0):  # saved, and live
         monkeypatch.setattr("distill.teacher.SAVED_AT_MOST", limit)
