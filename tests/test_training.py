@@ -16,7 +16,7 @@ from torch import nn
 from distill import Finetune
 from distill.distillation import finetune
 from distill.errors import TrainingError
-from distill.training import Watch, blocks_kept
+from distill.training import Watch
 from distill.training.freezing import freeze
 from distill.training.trainer import Trainer
 
