@@ -27,7 +27,9 @@ _WITHOUT_PAST = ("falcon_mamba", "mamba", "mamba2", "openai-gpt", "reformer", "r
 def sees_ahead(config: Mapping[str, Any]) -> str | None:
     """Why a model of a config (as a dict) can't foretell tokens by earlier ones alone; None where nothing is known."""
     model_type = str(config.get("model_type"))
-    key, value = _CAUSAL.get(model_type, ("model_type", model_type))
+    if model_type not in _CAUSAL:
+        return None
+    key, value = _CAUSAL[model_type]
     if config.get(key) == value:
         return None
     return (
