@@ -137,6 +137,7 @@ def test_a_causal_head_on_a_model_that_sees_what_it_foretells_is_refused(
 def test_a_decoder_needs_no_word_to_see_earlier_tokens_alone(model_type):
     facts = transformers.CONFIG_MAPPING[model_type]().to_dict()
     assert anatomy.sees_ahead(facts) is None and anatomy.sees_ahead({"model_type": model_type}) is None
+    assert anatomy.sees_ahead({}) is None
 
 
 def test_a_model_that_sees_what_it_foretells_is_not_loaded_for_it(tmp_path, causal):

@@ -49,7 +49,7 @@ def blocks_kept() -> Iterator[None]:
 
     The GNU C library gives those over 32 MB back to the system at once, which clears each new one page by page: most of
     the time that the gradient of an embedding table took went there. Afterwards what is free is given back. Other C
-    libraries are left as they are.
+    libraries are left as they are, and so are the blocks of other threads than the main one.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
