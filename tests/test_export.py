@@ -172,7 +172,7 @@ def test_the_parity_check_passes_what_is_right_and_returns_the_difference(export
     checkpoint, path = exported
     batch = batch_of(4, 12)
     difference = np.abs(Torch(checkpoint.model).answer(batch) - OnnxRuntime(path).answer(batch)).max()
-    assert export.check_parity(checkpoint, path, batch) == pytest.approx(float(difference), abs=1e-7)
+    assert export.check_parity(checkpoint, path, [batch]) == pytest.approx(float(difference), abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_graph_with_one_wrong_weight_is_refused_and_the_layer_named(bert, quan
     found.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(found) + noise, found.name))
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(MachineError, match=named):
-        export.check_parity(bert, tmp_path / "model.onnx", batch_of(3, 10))
+        export.check_parity(bert, tmp_path / "model.onnx", [batch_of(3, 10)])
 
 
 def test_a_graph_that_answers_nan_is_refused(bert, quantized, tmp_path):
@@ -208,7 +208,7 @@ def test_a_graph_that_answers_nan_is_refused(bert, quantized, tmp_path):
     bias.CopyFrom(numpy_helper.from_array(np.full(3, np.nan, np.float32), bias.name))
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(MachineError, match=r"differ from torch's by nan.*in the head"):
-        export.check_parity(bert, tmp_path / "model.onnx", batch_of(2, 4))
+        export.check_parity(bert, tmp_path / "model.onnx", [batch_of(2, 4)])
 
 
 def test_a_model_that_torch_cannot_export_is_the_machines_error(bert, tmp_path, monkeypatch):
@@ -271,6 +271,21 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(bert, data, tmp_path, mon
     with pytest.raises(RuntimeError, match="in the middle"):
         quantization.quantize(bert, Quantize(), data=data, folder=tmp_path / "deep" / "int8")
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_parity_is_looked_at_on_so_many_rows_and_tokens(bert, data, tmp_path, monkeypatch, quick_export):
+    held, seen = bert.encode(data, "validation"), []
+    monkeypatch.setattr(exporting, "check_parity", lambda *words: seen.extend(words[2]))
+    (folder := tmp_path / "all").mkdir()
+    exporting.write_graph(bert, folder, held)
+    assert sum(len(batch["input_ids"]) for batch in seen) == len(held) and len(seen) == 1
+    monkeypatch.setattr(exporting, "_PARITY_TOKENS", int(held.work[:10].sum()))
+    monkeypatch.setattr(exporting, "_AT_ONCE", 3 * int(held.lengths.max()))
+    for least, rows in ((1, 10), (20, 20)):
+        seen.clear()
+        monkeypatch.setattr(exporting, "_PARITY_LEAST", least)
+        exporting.write_graph(bert, folder, held)
+        assert [len(batch["input_ids"]) for batch in seen] == [3] * (rows // 3) + [rows % 3]
 
 
 def test_a_folder_that_is_there_is_never_overwritten(bert, data, quantized):

@@ -13,10 +13,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 from conftest import load_tiny
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from distill import Quantize, export, quantization, recipe
-from distill.engines import OnnxRuntime, answer_all
+from distill.engines import OnnxRuntime, answer_all, open_session
 from distill.errors import RecipeError
 from distill.quantization import arithmetic, calibration, choosing
 from distill.quantization.calibration import calibrate
@@ -204,6 +204,22 @@ def test_ranges_leave_padding_out(bert, data, quantized, monkeypatch):
     for name, limits in padded.items():
         assert limits == pytest.approx(alone[name], rel=1e-4, abs=1e-6), name
     assert all(low <= 0 <= high and low < high for low, high in padded.values())
+
+
+def test_sums_of_the_largest_weights_are_exact_on_every_processor(tmp_path):
+    weight = numpy_helper.from_array(np.ones((64, 16), np.float32), "wide.weight")
+    given, made = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", c]) for n, c in (("x", 64), ("y", 16)))
+    product = helper.make_node("MatMul", ["x", "wide.weight"], ["y"])
+    graph = helper.make_graph([product], "one", [given], [made], [weight])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), tmp_path / "one.onnx"
+    )
+    lower(tmp_path / "one.onnx", tmp_path / "small.onnx", Plan({"wide": "static"}, {"wide": (0.0, 1.0)}))
+    assert [node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node] == [
+        "QuantizeLinear", "MatMulIntegerToFloat",
+    ]  # fmt: skip
+    (found,) = open_session(tmp_path / "small.onnx").run(None, {"x": np.ones((2, 64), np.float32)})
+    assert found == pytest.approx(64, rel=1e-5)  # 64 times 255 · 127: without VNNI every second sum overflows 16 bits
 
 
 # ------------------------------------------------------------------------------------- sensitive layers

@@ -11,7 +11,9 @@ from writers import build_writer, make_pairs
 
 from distill import Quantize, checkpoint, export, quantization
 from distill.checkpoint import Checkpoint, count_bytes
+from distill.data import Encoded
 from distill.engines import GRAPHS, files_of, graph_in, open_graph
+from distill.quantization import quantizing
 from distill.recipe.settings import Generation
 
 
@@ -44,6 +46,24 @@ def test_both_graphs_are_written_and_held_against_torch(small):
         others = sum((folder / name).stat().st_size for name in
                      ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"))  # fmt: skip
         assert count_bytes(folder, GRAPHS[form]) == others + sum(file.stat().st_size for file in files)
+
+
+def test_what_is_foretold_is_judged_on_so_many_tokens(small, tmp_path, monkeypatch):
+    made, data, _ = small
+    seen: list[int] = []
+
+    def stop(_: object, __: object, ___: object, ____: object, held: Encoded) -> None:
+        seen.append(len(held))
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(quantizing, "_choose", stop)
+    monkeypatch.setattr(quantizing, "write_graph", lambda _, folder, __: folder)
+    whole = made.encode(data, "validation")
+    for tokens in (1, 10**6):
+        monkeypatch.setattr(quantizing, "_PARITY_TOKENS", tokens)
+        with pytest.raises(RuntimeError, match="seen"):
+            quantization.quantize(made, Quantize(), data=data, folder=tmp_path / "int8")
+    assert seen == [min(8, len(whole)), len(whole)]
 
 
 def test_a_tied_head_reads_the_bytes_of_the_table(small):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from distill import library, load_data, load_recipe
 from distill.cli import main
+from distill.engines import EXACT
 
 pytestmark = pytest.mark.real
 CUT = [
@@ -87,7 +88,9 @@ def test_the_graphs_score_the_same_with_onnxruntime_and_tokenizers_alone(run, re
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(told["model_max_length"])
     tokenizer.no_padding()
-    session = onnxruntime.InferenceSession(folder / graph)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT)
+    session = onnxruntime.InferenceSession(folder / graph, options)
     right = []
     for (text,), label in zip(test_split.texts, test_split.labels, strict=True):
         found = tokenizer.encode(text)

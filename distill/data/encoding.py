@@ -142,6 +142,11 @@ class Encoded:
         """The ids by row."""
         return Ragged(self.ids, self.offsets)
 
+    def first(self, rows: int, tokens: int, least: int = 1) -> Encoded:
+        """The first rows: `rows` at most, with no more than `tokens` tokens of work, but `least` all the same."""
+        fitting = int(np.searchsorted(np.cumsum(self.work), tokens, side="right"))
+        return self.take(np.arange(min(max(fitting, least), rows, len(self))))
+
     def take(self, rows: np.ndarray) -> Encoded:
         """Some of the rows, in the order given."""
         offsets = self.tokens.offsets_of(rows)

@@ -58,7 +58,9 @@ def answer_with_onnxruntime(graph: Path) -> None:
         given = np.ones((BATCH, tokens_for(graph.parent)), dtype=np.int64)
         open_graph(graph).generate({"input_ids": given, "attention_mask": given}, Generation(max_new_tokens=1))
         return
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as all graphs here are opened
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     batch = np.ones((BATCH, tokens_for(graph.parent)), dtype=np.int64)
     feed = {given.name: batch for given in session.get_inputs()}
     for given in session.get_inputs():

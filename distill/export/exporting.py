@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, collate
 from distill.disk import atomic_folder
@@ -21,7 +22,8 @@ from distill.export.traced import Answering
 from distill.export.writing import export_writer
 from distill.signals import inputs_for
 
-_PARITY_ROWS, _AT_ONCE = 256, 32
+_PARITY_ROWS, _PARITY_TOKENS, _PARITY_LEAST = 256, 4096, 8  # rows and tokens that are compared
+_AT_ONCE = 1024  # tokens of a batch, padding included: each may have as many logits as the vocabulary
 
 
 def export(checkpoint: Checkpoint, path: Path) -> Path:
@@ -74,6 +76,8 @@ def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
     write_settings(checkpoint, folder)
     checkpoint.tokenizer.save_pretrained(folder)
     path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
-    for start in range(0, min(_PARITY_ROWS, len(held)), _AT_ONCE):
-        check_parity(checkpoint, path, collate(held, list(range(start, min(start + _AT_ONCE, len(held))))))
+    held = held.first(_PARITY_ROWS, _PARITY_TOKENS, _PARITY_LEAST)
+    size = max(2, _AT_ONCE // int(held.lengths.max()))
+    rows = [list(range(start, min(start + size, len(held)))) for start in range(0, len(held), size)]
+    check_parity(checkpoint, path, (collate(held, some) for some in bar(rows, title="parity", unit="batch")))
     return path

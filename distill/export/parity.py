@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,23 @@ from distill.signals import inputs_for, tensors
 TOLERANCE = 1e-3  # largest difference of fp32 logits, as a share of their largest value (at least 1)
 
 
-def check_parity(checkpoint: Checkpoint, path: Path, batch: Batch) -> float:
-    """The largest difference between torch's and the graph's fp32 logits on a batch of real examples.
+def check_parity(checkpoint: Checkpoint, path: Path, batches: Iterable[Batch]) -> float:
+    """The largest difference between torch's and the graph's fp32 logits on batches of real examples.
 
     Raises MachineError naming the first tensor that differs when it is beyond TOLERANCE.
     """
-    expected, found = Torch(checkpoint.model).answer(batch), open_graph(path).answer(batch)
-    if expected.ndim == 3 and not checkpoint.model.config.is_encoder_decoder:
-        real = batch["attention_mask"].astype(bool)
-        expected, found = expected[real], found[real]
-    difference = float(np.abs(expected - found).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        where = first_difference(checkpoint, path, batch)
-        raise MachineError(f"{path}: the graph's logits differ from torch's by {difference:.3g}; {where}")
-    return difference
+    torch_engine, graph, largest = Torch(checkpoint.model), open_graph(path), 0.0
+    for batch in batches:
+        expected, found = torch_engine.answer(batch), graph.answer(batch)
+        if expected.ndim == 3 and not checkpoint.model.config.is_encoder_decoder:
+            real = batch["attention_mask"].astype(bool)
+            expected, found = expected[real], found[real]
+        difference = float(np.abs(expected - found).max())
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            where = first_difference(checkpoint, path, batch)
+            raise MachineError(f"{path}: the graph's logits differ from torch's by {difference:.3g}; {where}")
+        largest = max(largest, difference)
+    return largest
 
 
 def first_difference(checkpoint: Checkpoint, path: Path, batch: Batch) -> str:

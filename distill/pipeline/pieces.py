@@ -34,10 +34,10 @@ _VERSIONS = {
     "distill": 2,
     "prune": 4,
     "pad": 2,
-    "quantize": 6,
+    "quantize": 7,
     "student": 2,
     "graph": 4,
-    "score": 2,
+    "score": 3,
     "signals": 1,
     "augment": 2,
 }

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from distill.bars import bar
 from distill.data import Encoded
-from distill.engines import open_graph
+from distill.engines import GRAPHS, files_of, open_graph, pair
 from distill.quantization.judging import asked, moved
 from distill.quantization.lowering import Plan, Precision, lower
 from distill.tasks import Task
@@ -47,13 +48,11 @@ def choose(
     said, and the products may change that share beside it.
     """
     with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
-        for told in fp32.parent.glob("*.json"):  # a graph that writes is told how by what lies beside it
-            shutil.copy(told, scratch)
-        expected = asked(open_graph(fp32), held, task)
+        expected, apart = asked(open_graph(fp32), held, task), _weights_apart(fp32, Path(scratch))
 
         def answers(tried: Plan, texts: Encoded) -> np.ndarray:
-            path = Path(scratch) / fp32.name
-            lower(fp32, path, tried)
+            path = apart.with_name(GRAPHS["onnx-int8"])
+            lower(apart, path, tried)
             return asked(open_graph(path), texts, task)
 
         def judged(tried: Plan, kept: Sequence[str]) -> Choice:
@@ -86,6 +85,19 @@ def choose(
         return best
 
 
+def _weights_apart(fp32: Path, folder: Path) -> Path:
+    """The graph in a folder, with its weights in files of their own: what stays as it is there is written once, and not
+    again with every plan. What lies beside a graph that writes, and tells it how, comes along.
+    """
+    for told in fp32.parent.glob("*.json"):
+        shutil.copy(told, folder)
+    graph = folder / GRAPHS["onnx-fp32"]
+    sources = files_of(fp32)
+    for source, made in zip(sources, pair(graph) if len(sources) == 2 else [graph], strict=True):
+        ir.save(ir.load(source), made, external_data=f"{made.name}.weights")
+    return graph
+
+
 def _tables_alone(plan: Plan) -> Plan:
     """The tables rounded, and no product; a table that is a product's weight too stays as it was."""
     return Plan(dict.fromkeys(plan.products, "fp32"), plan.ranges, plan.table_bits, plan.group)
@@ -94,8 +106,7 @@ def _tables_alone(plan: Plan) -> Plan:
 def _some(held: Encoded) -> Encoded:
     """So many texts, drawn anyhow, that ranking takes minutes for a model of any size."""
     held = held.take(np.random.default_rng(0).permutation(len(held)))  # rows may be in the order of their classes
-    fitting = int(np.searchsorted(np.cumsum(held.work), _RANKED_TOKENS, side="right"))
-    return held.take(np.arange(min(max(fitting, _RANKED_LEAST), _RANKED_ON, len(held))))
+    return held.first(_RANKED_ON, _RANKED_TOKENS, _RANKED_LEAST)
 
 
 def _ranked(plan: Plan, moved_by: Callable[[Plan], float]) -> list[str]:

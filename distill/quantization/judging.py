@@ -22,7 +22,7 @@ def by_loss(task: Task) -> bool:
 
 
 def asked(engine: Engine, texts: Encoded, task: Task) -> np.ndarray:
-    """What an engine answers to each row; of a text to write, how well it is foretold, (rows, 2): nats and tokens."""
+    """What an engine answers to each row; of a text to write nats, tokens, and what else a task keeps of it."""
     if not task.generates:
         return answer_all(engine, texts, task)
     order, parts = [], []

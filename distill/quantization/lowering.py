@@ -2,6 +2,7 @@
 
 * `static`: activations are rounded to 8 bits by a range that was measured beforehand, and multiplied with int8 weights
   that have a scale an output (QuantizeLinear, MatMulIntegerToFloat). The range is the same whatever is in a batch.
+  Graphs are opened with `engines.EXACT`, without which sums overflow on x86 processors without VNNI.
 * `token`: each block of each token's activations is rounded by its own largest value (MatMulNBits, accuracy level 4),
   with weights of 8 or 4 bits in blocks. Slower and more exact, and again a token hangs on no other.
 * `fp32`: the product stays as it is.
@@ -12,6 +13,7 @@ goes into it (SkipLayerNormalization); biases are in the products. The operators
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +65,12 @@ def _lower(fp32: Path, target: Path, plan: Plan) -> None:
     graph.opset_imports[RUNTIME] = 1
     products, lookups = products_of(graph), lookups_of(graph)
     tied = _tied(products, lookups, plan)
+    times = Counter(product.stored for product in products)
     rounded: dict[str, ir.Value] = {}
     for product in products:
         match plan.products[product.name]:
             case "static":
-                _static(product, plan.ranges[product.name], rounded)
+                _static(product, plan.ranges[product.name], rounded, shared=times[product.stored] > 1)
             case "token" | "token4" if product.table in tied:
                 _tied_product(product, plan.table_bits, tied[product.table])
             case "token":
@@ -102,7 +105,10 @@ def _tied(products: list[Product], lookups: list[Lookup], plan: Plan) -> dict[ir
     return found
 
 
-def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir.Value]) -> None:
+def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir.Value], *, shared: bool) -> None:
+    """By a fixed range. A weight that several products share is stored unsigned, which ONNX Runtime multiplies with on
+    every processor: where it makes signed weights unsigned by itself, it stumbles over one that it has made before.
+    """
     given = str(product.given.name)
     scale, zero = arithmetic.scale_of(*limits)
     at = product.nodes[0]
@@ -111,8 +117,11 @@ def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir
         node = _add(at, "QuantizeLinear", [product.given, scale_value, zero_value], f"{given}.int8", domain="")
         rounded[given] = node.outputs[0]
     integers, scales = arithmetic.by_column(product.weight)
+    zeros = np.zeros(len(scales), np.int8)
+    if shared:
+        integers, zeros = ((array.astype(np.int16) + 128).astype(np.uint8) for array in (integers, zeros))
     names = [f"{product.stored}.{part}" for part in ("int8", "scales", "zero_points", "bias.fp32")]
-    arrays = [integers, scales, np.zeros(len(scales), np.int8), product.bias]
+    arrays = [integers, scales, zeros, product.bias]
     weight, weight_scales, weight_zeros, bias = (
         None if array is None else _hold(at, name, array) for name, array in zip(names, arrays, strict=True)
     )

@@ -16,7 +16,7 @@ from distill.engines import GRAPHS, Torch, answer_all, open_graph
 from distill.export import write_graph
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import Choice, choose
-from distill.quantization.judging import apart, asked, changed, written
+from distill.quantization.judging import apart, asked, by_loss, changed, written
 from distill.quantization.lowering import Precision, evenly, lower
 from distill.recipe import settings
 from distill.tasks import Task
@@ -24,19 +24,21 @@ from distill.tasks import Task
 log = logging.getLogger(__name__)
 _PARITY = "parity.json"
 _PARITY_ROWS = 256
+_PARITY_TOKENS, _PARITY_LEAST = 8192, 8  # at most, and rows all the same, where each token is an answer by itself
 _WRITTEN_ROWS = 16  # texts that are written, which takes a step a token
 
 
 def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, folder: Path) -> Path:
     """Writes a folder with the fp32 graph, the graph in fewer bits, config, tokenizer and `parity.json`.
 
-    Ranges are measured on training texts. Which products stay in more bits is chosen on validation texts, 256 at most,
-    and on the same ones what torch and both graphs answer is compared. Raises MachineError when the fp32 graph doesn't
-    say what torch says.
+    Ranges are measured on training texts. Which products stay in more bits is chosen on validation texts, 256 at most
+    (where tokens are foretold, about 8,192 tokens at most), and on the same ones what torch and both graphs answer is
+    compared. Raises MachineError when the fp32 graph doesn't say what torch says.
     """
     held = checkpoint.encode(data, "validation")
-    drawn = np.random.default_rng(data.seed).permutation(len(held))[:_PARITY_ROWS]  # rows may stand class by class
-    held = held.take(np.sort(drawn))
+    held = held.take(np.random.default_rng(data.seed).permutation(len(held)))  # rows may stand class by class
+    tokens = _PARITY_TOKENS if by_loss(data.task) else int(held.work.sum())
+    held = held.first(_PARITY_ROWS, tokens, _PARITY_LEAST)
     form = f"onnx-{words.weights}"
     with disk.atomic_folder(Path(folder)) as unfinished:
         fp32 = write_graph(checkpoint, unfinished, held)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.engines import GRAPHS
+from distill.engines import EXACT, GRAPHS
+
+OPTIONS = (  # of a session
+    "options = onnxruntime.SessionOptions()",
+    f'options.add_session_config_entry("{EXACT[0]}", "{EXACT[1]}")  # 8 bits stay exact without VNNI too',
+)
 
 
 def opened(
@@ -23,7 +28,8 @@ def opened(
         "from tokenizers import Tokenizer",
         "",
         f'tokenizer = Tokenizer.from_file("onnx/tokenizer.json")  # {told}',
-        f'session = onnxruntime.InferenceSession("onnx/{graph}", providers=["CPUExecutionProvider"])',
+        *OPTIONS,
+        f'session = onnxruntime.InferenceSession("onnx/{graph}", options, providers=["CPUExecutionProvider"])',
         *more,
         "",
         "",

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.engines import GRAPHS
 from distill.shipping.snippets.choosing import READ, chosen, ends, indented, over
-from distill.shipping.snippets.common import written
+from distill.shipping.snippets.common import OPTIONS, written
 
 _TEXTS = ["A text of yours.", "Another one, as long as you like: what is too long is cut."]
 
@@ -61,8 +61,9 @@ def onnxruntime_alone(facts: Mapping[str, Any]) -> str:
             READ,
             *ends(facts),
             'prefix = json.loads(Path("onnx/config.json").read_text(encoding="utf-8")).get("prefix") or ""',
+            *OPTIONS,
             "encoder, decoder = (",
-            '    onnxruntime.InferenceSession(f"onnx/{name}' + small + '", providers=["CPUExecutionProvider"])',
+            f'    onnxruntime.InferenceSession(f"onnx/{{name}}{small}", options, providers=["CPUExecutionProvider"])',
             '    for name in ("encoder_model", "decoder_model_merged")',
             ")",
             "",
