@@ -146,6 +146,16 @@ def test_a_conll_file_is_sentences(tmp_path):
         load_data(Data(source=str(path)), task="token-classification")
 
 
+def test_the_last_sentence_of_a_conll_file_ends_where_a_further_file_begins(tmp_path):
+    for name in ("one", "two"):
+        sentences = [f"{name} O\nplace{i} B-x" for i in range(8)]
+        (tmp_path / f"{name}.conll").write_text("\n\n".join(sentences))
+    files = {"source": str(tmp_path / "one.conll"), "further": [str(tmp_path / "two.conll")]}
+    data = load_data(Data(**files, validation=0.2, test=0.2), task="token-classification")
+    found = [words for split in (data.train, data.validation, data.test) for words in split.texts]
+    assert sorted(found) == sorted((name, f"place{i}") for name in ("one", "two") for i in range(8))
+
+
 def sentences_of(path: Path, blocks: list[str], **words: object) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
     """All sentences of a file of lines with their tags."""
     path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")

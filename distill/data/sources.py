@@ -50,7 +50,17 @@ def read_all(data: Data, beside: Path | None = None) -> Dataset:
             )
     shared = [name for name in first.column_names if all(name in rows.column_names for rows in others)]
     head = first.select_columns(shared)
-    return concatenate_datasets([head, *(_alike(rows, head, place) for place, rows in enumerate(others))])
+    parts = [head, *(_alike(rows, head, place) for place, rows in enumerate(others))]
+    return concatenate_datasets([_ended(rows, source) for rows, source in zip(parts, data.sources, strict=True)])
+
+
+def _ended(rows: Dataset, source: Source) -> Dataset:
+    """Rows behind which others may stand: the lines of a .conll file end their last sentence."""
+    from datasets import Dataset, concatenate_datasets
+
+    if not (source.path or "").lower().endswith(".conll") or not len(rows) or not (rows[-1]["text"] or "").strip():
+        return rows
+    return concatenate_datasets([rows, Dataset.from_dict({"text": [""]}, features=rows.features)])
 
 
 def reached(rows: Dataset, data: Data) -> Dataset:

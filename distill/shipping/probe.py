@@ -95,7 +95,7 @@ def tolerances(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How far each format's logits may be from the recorded ones on another machine.
 
     fp32 as far as the export's own check allows. Fewer bits as far again as quantization moved it: another processor's
-    integer kernels may round, and saturate, otherwise.
+    kernels may round otherwise.
     """
     scale = {form: CLOSE * max(1.0, float(np.abs(found).max())) for form, found in logits.items()}
     for form in logits.keys() & set(ROUNDED):
