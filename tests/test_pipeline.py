@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -232,6 +233,29 @@ def test_a_teachers_signals_are_worked_out_once_for_all_that_learn_from_them(
     again = run(recipe_file(teacher={"checkpoint": str(headed)}, steps=learn), tmp_path / "again")
     assert again.exit_code == 0 and "is damaged" in again.output
     assert len(passes) == before + 1
+
+
+def test_a_disk_that_fills_while_signals_are_written_is_told_and_leaves_none(
+    recipe_file, headed, tmp_path, without_memory, monkeypatch
+):
+    left = [2]  # files for which there is room
+
+    def fill(*_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", fill, raising=False)
+    learn = [{"distill": {"imitate": {"logits": 1.0, "hidden_states": 1.0}, "epochs": 2}}]
+    recipe = recipe_file(teacher={"checkpoint": str(headed)}, steps=learn)
+    done = run(recipe, tmp_path / "run")
+    assert done.exit_code == 3
+    assert "hidden_states-" in done.stderr and done.stderr.splitlines()[-1].endswith(": no space left on device")
+    assert not [piece for piece in Store().pieces() if piece.kind == "signals"]
+    assert not list((Store().folder / "unfinished").rglob("*.npy"))
+    left[0] = 100
+    assert run(recipe, tmp_path / "run").exit_code == 0
+    assert len([piece for piece in Store().pieces() if piece.kind == "signals"]) == 1
 
 
 def test_each_training_of_a_chain_draws_its_batches_anew(recipe_file):
