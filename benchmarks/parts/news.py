@@ -32,7 +32,7 @@ MUST = {24: {"ratio": 1.25, "speed": 1.15, "int8": 1.01}, 15: {"ratio": None, "s
 
 def make(bench: Bench) -> dict[str, Any]:
     """Both students with their curves and controls; perplexity ratios to the teacher, and how fast they write."""
-    topics = load_data(Data(source=BBC, validation=0.03, test=0.04, max_length=128), seed=SEED)
+    topics = load_data(Data(source=BBC, validation=0.02, test=0.02, max_length=128), seed=SEED)
     data = {**write_splits(bench.runs, "news", topics, {}), **LENGTH}
     others = {name: _other(bench.data / path, row) for name, (path, row) in OTHERS.items()}
     told: dict[str, Any] = {"students": {}}
