@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "language": language.make,
     "writing": pronunciations.make,
     "captions": captions.make,
-    "news": news.make,
+    "news": partial(news.make, layers=24),
+    "news-half": partial(news.make, layers=15),
 }
 
 
@@ -41,15 +43,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; may be said again")
+    parser.add_argument("--processes", type=int, default=1, help="how many train together, on one thread each")
     parser.add_argument("--quick", action="store_true")
     words = parser.parse_args()
     torch.set_num_threads(1)
     told = json.loads(words.json.read_text(encoding="utf-8")) if words.json.is_file() else {}
     for part in words.part or PARTS:
         start, cpu = time.perf_counter(), time.process_time()
-        found = PARTS[part](Bench(words.data, words.runs, words.quick))
+        found = PARTS[part](Bench(words.data, words.runs, words.quick, words.processes))
+        several = f" --processes {words.processes}" if words.processes > 1 else ""
         told[part] = {
-            "command": f"python benchmarks/families.py --data DIR --json PATH --part {part}",
+            "command": f"python benchmarks/families.py --data DIR --json PATH --part {part}{several}",
             "quick": words.quick,
             "machine": machine(),
             "versions": versions(),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 from measuring import say
 
+import distill
 from distill import checkpoint as checkpoints
 from distill.data import Splits
 from distill.engines import Torch
@@ -27,11 +31,12 @@ _TOLD = (
 
 @dataclass(frozen=True)
 class Bench:
-    """Where data and runs lie, and whether all is done on slivers."""
+    """Where data and runs lie, whether all is done on slivers, and how many processes train."""
 
     data: Path
     runs: Path
     quick: bool
+    processes: int = 1
 
     def carry_out(self, title: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """A recipe's report; one that was carried out before is read."""
@@ -39,8 +44,24 @@ class Bench:
         folder = self.runs / f"{title}-{hashlib.sha256(to_yaml(whole).encode()).hexdigest()[:8]}"
         say(title)
         if not (folder / "report.json").is_file():
-            run(whole, folder, name=title, smoke=self.quick)
+            if self.processes > 1:
+                self._together(to_yaml(whole), folder)
+            else:
+                run(whole, folder, name=title, smoke=self.quick)
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+    def _together(self, recipe: str, folder: Path) -> None:
+        """The same run by several processes, which train together; one of them does all the rest."""
+        path = folder.with_suffix(".yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(recipe, encoding="utf-8")
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+        words = ["distill", "run", str(path), "--output", str(folder), *(["--smoke"] if self.quick else [])]
+        home = os.pathsep.join([str(Path(distill.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        subprocess.run(
+            [sys.executable, "-m", *launcher, "-m", *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": home}, check=True,
+        )  # fmt: skip
 
 
 def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:

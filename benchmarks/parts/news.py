@@ -23,41 +23,40 @@ LENGTH = {"max_length": 256}
 TEACHER = {"epochs": 0.5, "learning_rate": 5e-5, "batch_tokens": 1024, "warmup": 0.05, "dropout": 0}
 BUDGET = {"learning_rate": 2e-4, "batch_tokens": 1024, "warmup": 0.05, "dropout": 0}
 IMITATE = {"logits": 1.0, "labels": 0.5, "hidden_states": {"weight": 1.0, "loss": "cosine", "layers": "even"}}
-ROUND = 0.2  # of an epoch; of so many rounds each student's training is made
-STUDENTS = {24: 1, 15: 3}
+ROUND = 0.2  # of an epoch; so many rounds make up each student's training
+ROUNDS = {24: 1, 15: 3}
 OTHERS = {"wikitext-2": ("wikitext2/test.txt", "line"), "a book": ("gutenberg/middlemarch.txt", "paragraph")}
 TIMING = {"batch": [1], "tokens": 128, "new_tokens": 64, "rounds": 5}
 MUST = {24: {"ratio": 1.25, "speed": 1.15, "int8": 1.01}, 15: {"ratio": None, "speed": 1.5, "int8": 1.01}}
 
 
-def make(bench: Bench) -> dict[str, Any]:
-    """Both students with their curves and controls; perplexity ratios to the teacher, and how fast they write."""
+def make(bench: Bench, layers: int) -> dict[str, Any]:
+    """One student with its curve and its control; perplexity ratios to the teacher, and how fast it writes."""
     topics = load_data(Data(source=BBC, validation=0.02, test=0.02, max_length=128), seed=SEED)
     data = {**write_splits(bench.runs, "news", topics, {}), **LENGTH}
     others = {name: _other(bench.data / path, row) for name, (path, row) in OTHERS.items()}
-    told: dict[str, Any] = {"students": {}}
-    for layers, rounds in STUDENTS.items():
-        taught = [{"distill": {"imitate": IMITATE, "temperature": 1, "epochs": ROUND, **BUDGET}}] * rounds
-        alone = [{"finetune": {"epochs": ROUND, **BUDGET}}] * rounds
-        arms = {"taught": [*taught, "quantize"], "alone": alone}
-        reports = {arm: bench.carry_out(f"news-{layers}-{arm}", _recipe(data, layers, arms[arm])) for arm in arms}
-        folders = {arm: newest(bench, f"news-{layers}-{arm}") for arm in arms}
-        told["data"] = reports["taught"]["data"]
-        told["training_tokens"] = tokens = _tokens(folders["taught"] / "teacher", data)
-        told["students"][layers] = {
-            "rows": {arm: rows_of(report) for arm, report in reports.items()},
-            "curve": {arm: _curve(report, tokens) for arm, report in reports.items()},
-            "elsewhere": {
-                name: {
-                    "teacher": scores_of(folders["taught"] / "teacher", held),
-                    "taught": scores_of(folders["taught"] / f"{rounds}-distill", held),
-                    "alone": scores_of(folders["alone"] / f"{rounds}-finetune", held),
-                }
-                for name, held in others.items()
-            },
-            "goals": _goals(layers, reports["taught"]),
-        }
-    return told
+    rounds = ROUNDS[layers]
+    taught = [{"distill": {"imitate": IMITATE, "temperature": 1, "epochs": ROUND, **BUDGET}}] * rounds
+    arms = {"taught": [*taught, "quantize"], "alone": [{"finetune": {"epochs": ROUND, **BUDGET}}] * rounds}
+    reports = {arm: bench.carry_out(f"news-{layers}-{arm}", _recipe(data, layers, arms[arm])) for arm in arms}
+    folders = {arm: newest(bench, f"news-{layers}-{arm}") for arm in arms}
+    tokens = _tokens(folders["taught"] / "teacher", data)
+    return {
+        "layers": layers,
+        "data": reports["taught"]["data"],
+        "training_tokens": tokens,
+        "rows": {arm: rows_of(report) for arm, report in reports.items()},
+        "curve": {arm: _curve(report, tokens) for arm, report in reports.items()},
+        "elsewhere": {
+            name: {
+                "teacher": scores_of(folders["taught"] / "teacher", held),
+                "taught": scores_of(folders["taught"] / f"{rounds}-distill", held),
+                "alone": scores_of(folders["alone"] / f"{rounds}-finetune", held),
+            }
+            for name, held in others.items()
+        },
+        "goals": _goals(layers, reports["taught"]),
+    }
 
 
 def _recipe(data: Mapping[str, Any], layers: int, steps: list[Any]) -> dict[str, Any]:
