@@ -1,9 +1,9 @@
 """Translation: English captions to German (Multi30k), by a small T5 and by students with a third of its decoder.
 
 The teacher is trained here from random weights, with a vocabulary of its own training split. Its students keep the
-encoder and two of the six layers of the decoder, and see the captions equally often: one learns the captions and the
-teacher's logits on them (word-level distillation, which is judged), one what the teacher writes (sequence-level), one
-the captions alone.
+encoder and two of the six layers of the decoder. Two see the captions equally often: one learns the captions and the
+teacher's logits on them (word-level distillation), one the captions alone. A third learns longer, with dropout and more
+of the logits, and is judged. (What the teacher writes is learned in the pronunciations.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parts.bench import Bench
-from parts.decoders import STUDENT, TRAINING, compare, steps_of
+from parts.decoders import ALONE, JUDGED, STUDENT, TRAINING, compare, steps_of
 
 SEED, VOCABULARY = 7, 4000
 SPLITS = {"source": "train", "validation": "val", "test": "test_2016_flickr"}
@@ -23,7 +23,11 @@ SHAPE = {
     "relative_attention_num_buckets": 16, "relative_attention_max_distance": 64, "dropout_rate": 0.1,
 }  # fmt: skip
 TEACHER = {**TRAINING, "epochs": 30, "patience": 30}  # with 12 its students pass it, with and without it
-STEPS = steps_of({**STUDENT, "patience": 6})
+LONGER, SHORT = "word-level, longer", {**STUDENT, "patience": 6}
+LONG = {**STUDENT, "epochs": 10, "patience": 10, "dropout": 0.1}
+STEPS = {name: steps for name, steps in steps_of(SHORT).items() if name in (JUDGED, ALONE)} | {
+    LONGER: [{"distill": {"imitate": {"logits": 2.0, "labels": 0.5}, **LONG}}, "quantize"]
+}
 
 
 def make(bench: Bench) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def make(bench: Bench) -> dict[str, Any]:
         with (folder / f"{word}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("text", "label"), *lines])
     save_teacher(folder / "fresh", pairs["source"])
-    students = compare(bench, "captions", lambda steps: recipe(folder, steps), STEPS)
+    students = compare(bench, "captions", lambda steps: recipe(folder, steps), STEPS, judged=LONGER)
     return {"pairs": {word: len(lines) for word, lines in pairs.items()}, **students}
 
 
