@@ -2,8 +2,8 @@
 
 The teacher is trained here from random weights, with a vocabulary of its own training split. Its students keep the
 encoder and two of the six layers of the decoder. Two see the captions equally often: one learns the captions and the
-teacher's logits on them (word-level distillation), one the captions alone. A third learns longer, with dropout and more
-of the logits, and is judged. (What the teacher writes is learned in the pronunciations.)
+teacher's logits on them (word-level distillation, which is judged), one the captions alone. A third learns longer, with
+dropout and more of the logits. (What the teacher writes is learned in the pronunciations.)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make(bench: Bench) -> dict[str, Any]:
         with (folder / f"{word}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("text", "label"), *lines])
     save_teacher(folder / "fresh", pairs["source"])
-    students = compare(bench, "captions", lambda steps: recipe(folder, steps), STEPS, judged=LONGER)
+    students = compare(bench, "captions", lambda steps: recipe(folder, steps), STEPS)
     return {"pairs": {word: len(lines) for word, lines in pairs.items()}, **students}
 
 

@@ -23,9 +23,8 @@ def steps_of(student: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def compare(
-    bench: Bench, title: str, recipe: Callable[[list[Any]], dict[str, Any]], steps: Mapping[str, list[Any]],
-    judged: str = JUDGED,
-) -> dict[str, Any]:  # fmt: skip
+    bench: Bench, title: str, recipe: Callable[[list[Any]], dict[str, Any]], steps: Mapping[str, list[Any]]
+) -> dict[str, Any]:
     """Each student's rows, what it keeps and how much faster it writes, with the goals of the one that is judged."""
     told: dict[str, Any] = {}
     for name, each in steps.items():
@@ -36,7 +35,7 @@ def compare(
             "rows": rows, "kept": kept["transformers"], "kept_by_format": kept,
             "speed": next(iter(fast["transformers"].values())), "times_as_fast": fast, "seconds": report["seconds"],
         }  # fmt: skip
-    found = told[judged]
+    found = told[JUDGED]
     told["goals"] = {
         what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
         for what in MUST
