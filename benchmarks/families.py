@@ -4,7 +4,7 @@
 
 DIR holds a folder for each data set that a part names. Parts that are not asked for keep what the JSON says of them.
 Trainings lie in the store: the same command goes on where it was cut off. `--quick` does everything on slivers, to see
-that it works; its figures mean nothing.
+that it works; its figures mean nothing. `--processes 2` has two processes train together, through torchrun.
 """
 
 from __future__ import annotations

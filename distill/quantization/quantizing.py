@@ -36,9 +36,10 @@ def quantize(checkpoint: Checkpoint, words: settings.Quantize, *, data: Splits, 
     compared. Raises MachineError when the fp32 graph doesn't say what torch says.
     """
     held = checkpoint.encode(data, "validation")
-    held = held.take(np.random.default_rng(data.seed).permutation(len(held)))  # rows may stand class by class
-    tokens = _PARITY_TOKENS if by_loss(data.task) else int(held.work.sum())
-    held = held.first(_PARITY_ROWS, tokens, _PARITY_LEAST)
+    drawn = np.random.default_rng(data.seed).permutation(len(held))[:_PARITY_ROWS]  # rows may stand class by class
+    held = held.take(drawn)
+    if by_loss(data.task):
+        held = held.first(_PARITY_ROWS, _PARITY_TOKENS, _PARITY_LEAST)
     form = f"onnx-{words.weights}"
     with disk.atomic_folder(Path(folder)) as unfinished:
         fp32 = write_graph(checkpoint, unfinished, held)
