@@ -31,6 +31,7 @@ ROUNDED = ("onnx-int4", "onnx-int8")  # the formats whose weights and activation
 # On x86 processors without VNNI the sum of two products of unsigned by signed 8 bits overflows its 16 bits, and the
 # largest number that fits is taken; with this entry ONNX Runtime multiplies unsigned by unsigned there, which is exact.
 EXACT = ("session.x64quantprecision", "1")
+_BESIDE = "session.model_external_initializers_file_folder_path"  # where a graph out of memory has its weights' files
 
 
 class Engine(Protocol):
@@ -142,6 +143,19 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base of their own
         raise MachineError(f"{path}: ONNX Runtime can't open it: {error}") from error
+
+
+def open_as_written(graph: bytes, beside: Path) -> onnxruntime.InferenceSession:
+    """A graph out of memory, node by node as it is, so that each value of it can be asked for; weights that it keeps in
+    files of their own are looked for in the folder `beside`.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry(_BESIDE, str(beside.resolve()))
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def open_graph(graph: Path, threads: int = 0) -> Engine:

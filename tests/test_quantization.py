@@ -164,6 +164,32 @@ def test_fewer_bits_answer_nearly_what_fp32_answers(graph, data, tmp_path, preci
     assert 0 < np.abs(found - exact).max() < near * np.abs(exact).max()
 
 
+@pytest.mark.parametrize(("rungs", "near"), [(("static", "token", "fp32"), 0.3), (("token4", "token"), 0.8)])
+def test_products_of_several_precisions_share_a_graph_and_where_layers_do_a_weight(graph, data, tmp_path, rungs, near):
+    checkpoint, path = graph
+    held, ranges = checkpoint.encode(data, "test"), {}
+    if "static" in rungs:
+        ranges = calibrate(path, checkpoint.encode(data, "train"), 0)
+    products = [product.name for product in products_of(ir.load(path).graph)]
+    plan = Plan({name: rungs[place % len(rungs)] for place, name in enumerate(products)}, ranges, group=64)
+    lower(path, tmp_path / "small.onnx", plan)
+    exact, found = (answer_all(OnnxRuntime(at), held) for at in (path, tmp_path / "small.onnx"))
+    assert 0 < np.abs(found - exact).max() < near * np.abs(exact).max()
+
+
+def test_a_graph_whose_weights_lie_beside_it_is_rounded_as_any_and_needs_them_no_more(
+    bert, data, quantized, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
+    monkeypatch.setattr("distill.quantization.lowering._LARGEST", 1000)
+    folder = quantization.quantize(bert, Quantize(), data=data, folder=tmp_path / "large")
+    assert {"model.onnx.data", "model_int8.onnx.data"} <= {path.name for path in folder.iterdir()}
+    (folder / "model.onnx.data").unlink()
+    held = bert.encode(data, "test")
+    found, expected = (answer_all(OnnxRuntime(at / "model_int8.onnx"), held) for at in (folder, quantized))
+    assert np.array_equal(found, expected)
+
+
 def test_a_static_graph_spends_one_node_a_product_and_none_on_sums_and_biases(bert, data, quantized):
     nodes = Counter(node.op_type for node in onnx.load(quantized / "model_int8.onnx").graph.node)
     assert nodes["MatMulIntegerToFloat"] == 4 * 6 + 2

@@ -11,7 +11,7 @@ import torch
 
 from distill.checkpoint import Checkpoint
 from distill.data import Batch
-from distill.engines import Torch, open_graph
+from distill.engines import Torch, open_as_written, open_graph
 from distill.errors import MachineError
 from distill.export.first_position import FIRST
 from distill.signals import inputs_for, tensors
@@ -46,7 +46,7 @@ def first_difference(checkpoint: Checkpoint, path: Path, batch: Batch) -> str:
     given = inputs_for(model, tensors(batch, model.device))
     with torch.inference_mode():
         expected = model(**given, output_hidden_states=True).hidden_states
-    graph = onnx.load(path)
+    graph = onnx.load(path, load_external_data=False)
     made = {name for node in graph.graph.node for name in node.output}
     names = [
         name
@@ -55,9 +55,7 @@ def first_difference(checkpoint: Checkpoint, path: Path, batch: Batch) -> str:
         if name in made
     ]
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_as_written(graph.SerializeToString(), path.parent)
     feed = {name: tensor.numpy(force=True) for name, tensor in given.items()}
     real = batch["attention_mask"].astype(bool)
     for name, found in zip(names, session.run(names, feed), strict=True):

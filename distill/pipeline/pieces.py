@@ -34,7 +34,7 @@ _VERSIONS = {
     "distill": 2,
     "prune": 4,
     "pad": 2,
-    "quantize": 7,
+    "quantize": 8,
     "student": 2,
     "graph": 4,
     "score": 3,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from distill.bars import bar
 from distill.data import Batch, Encoded, TokenBatches, collate
-from distill.engines import files_of, open_session
+from distill.engines import files_of, open_as_written, open_session
 from distill.quantization.arithmetic import activation_range
 from distill.quantization.products import Product, products_of
 from distill.tasks import NO_TARGET
@@ -45,24 +45,13 @@ def _ranges(
     values = {str(product.given.name): product.given for product in products}
     outputs = [value for value in values.values() if value not in model.graph.outputs]
     model.graph.outputs.extend(outputs)
-    session = _open(model)
+    session = open_as_written(ir.serde.serialize_model(model).SerializeToString(), fp32.parent)
     samples = _watch(session, encoder, list(values), texts, np.random.default_rng(seed))
     ranges = {
         name: activation_range(samples[name], _importance([p for p in products if p.given.name == name]))
         for name in bar(values, title="ranges")
     }
     return {product.name: ranges[str(product.given.name)] for product in products}
-
-
-def _open(model: ir.Model) -> onnxruntime.InferenceSession:
-    """The graph as it is: fusing would do away with the values that are watched."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    graph = ir.serde.serialize_model(model).SerializeToString()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _watch(

@@ -52,7 +52,7 @@ def choose(
 
         def answers(tried: Plan, texts: Encoded) -> np.ndarray:
             path = apart.with_name(GRAPHS["onnx-int8"])
-            lower(apart, path, tried)
+            lower(apart, path, tried, borrow=True)
             return asked(open_graph(path), texts, task)
 
         def judged(tried: Plan, kept: Sequence[str]) -> Choice:

@@ -31,6 +31,7 @@ Precision = Literal["static", "token", "token4", "fp32"]
 RUNTIME = "com.microsoft"
 _TOKEN_BLOCK = 64  # inputs that share a scale in 8 bits; beyond, sums come out in an order that hangs on the batch
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy level
+_LARGEST = 1536 << 20  # bytes of weights in one file with the graph, which may have 2 GiB; as torch's exporter has it
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,20 @@ def evenly(
     return Plan(products, ranges, table_bits, group)
 
 
-def lower(fp32: Path, target: Path, plan: Plan) -> None:
-    """Writes the graph of a plan; of an encoder-decoder's two files both."""
+def lower(fp32: Path, target: Path, plan: Plan, *, borrow: bool = False) -> None:
+    """Writes the graph of a plan; of an encoder-decoder's two files both. What `borrow` says may leave weights that
+    stay as they are in the files of the fp32 graph, where that has files for them.
+    """
     sources = files_of(fp32)
     for source, made in zip(sources, pair(target) if len(sources) == 2 else [target], strict=True):
-        _lower(source, made, plan)
+        model = _lowered(source, plan)
+        if not borrow:
+            ir.external_data.load_to_model(model)
+        held = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+        ir.save(model, made, external_data=f"{made.name}.data" if held > _LARGEST and not borrow else None)
 
 
-def _lower(fp32: Path, target: Path, plan: Plan) -> None:
+def _lowered(fp32: Path, plan: Plan) -> ir.Model:
     model = ir.load(fp32)
     graph = model.graph
     graph.opset_imports[RUNTIME] = 1
@@ -83,7 +90,7 @@ def _lower(fp32: Path, target: Path, plan: Plan) -> None:
     for node in list(graph):
         _skip_into_norm(node)
     common.RemoveUnusedNodesPass()(model)
-    ir.save(model, target)
+    return model
 
 
 def _tied(products: list[Product], lookups: list[Lookup], plan: Plan) -> dict[ir.Value, int]:
@@ -120,8 +127,8 @@ def _static(product: Product, limits: tuple[float, float], rounded: dict[str, ir
     zeros = np.zeros(len(scales), np.int8)
     if shared:
         integers, zeros = ((array.astype(np.int16) + 128).astype(np.uint8) for array in (integers, zeros))
-    names = [f"{product.stored}.{part}" for part in ("int8", "scales", "zero_points", "bias.fp32")]
-    arrays = [integers, scales, zeros, product.bias]
+    parts = ("static.int8", "static.scales", "static.zero_points", "bias.fp32")
+    names, arrays = [f"{product.stored}.{part}" for part in parts], [integers, scales, zeros, product.bias]
     weight, weight_scales, weight_zeros, bias = (
         None if array is None else _hold(at, name, array) for name, array in zip(names, arrays, strict=True)
     )
@@ -134,7 +141,7 @@ def _token(product: Product, bits: int, block: int) -> None:
     integers, scales = arithmetic.in_blocks(product.weight.T, bits, block)
     weight = _hold(at, f"{product.stored}.int{bits}", arithmetic.packed(integers, bits))
     bias = None if product.bias is None else _hold(at, f"{product.stored}.bias.fp32", product.bias)
-    given = [product.given, weight, _hold(at, f"{product.stored}.scales", scales), None, None, bias]
+    given = [product.given, weight, _hold(at, f"{product.stored}.int{bits}.scales", scales), None, None, bias]
     words = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
     _replace(product, _add(at, "MatMulNBits", given, f"{product.name}.product", **words))
 
