@@ -51,12 +51,16 @@ CONFIGS = {
     "llama": ("llama", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen2": ("qwen2", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4}),
     "qwen3": ("qwen3", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 6}),
+    "mistral": ("mistral", BERT | {"num_attention_heads": 8, "num_key_value_heads": 4, "sliding_window": 4}),
     "bart": ("bart", BART),
+    "mbart": ("mbart", BART),
     "marian": ("marian", BART),
+    "pegasus": ("pegasus", BART),
     "t5": ("t5", T5),
     "t5-gated": ("t5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("mt5", T5),
 }
-CHANGEABLE = [name for name in CONFIGS if name not in ("marian", "biogpt")]  # in its hidden size
+CHANGEABLE = [name for name in CONFIGS if name not in ("marian", "pegasus", "biogpt")]  # in its hidden size
 
 
 HEADS = {

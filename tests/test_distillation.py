@@ -15,7 +15,7 @@ from tiny_models import same, weights
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from distill import Distill, Finetune, cut, student, teacher
+from distill import Distill, Finetune, cut, student, surgery, teacher
 from distill.checkpoint import Checkpoint
 from distill.data import TokenBatches, collate
 from distill.distillation import Lesson, comparing, distill, finetune
@@ -349,6 +349,23 @@ def test_dropout_of_zero_reaches_what_drops_by_a_function(name):
         assert torch.allclose(model(**given).logits, expected, atol=1e-5)
     torch.manual_seed(0)
     assert not torch.allclose(model(**given).logits, expected, atol=1e-5), "what it had has come back"
+
+
+@pytest.mark.parametrize("name", ["bart", "opt", "marian"])
+def test_no_layer_is_left_out_while_a_student_learns(name):
+    from distill.training.conditions import dropout
+
+    model = families.build(name, **dict.fromkeys(("layerdrop", "encoder_layerdrop", "decoder_layerdrop"), 0.9)).train()
+    given = families.batch_for(model)
+
+    def passed() -> int:
+        output, sides = model(**given, output_hidden_states=True), ("", "encoder_", "decoder_")
+        return sum(len(output.get(f"{side}hidden_states") or ()) for side in sides)
+
+    with dropout(model, None):
+        assert passed() == len(surgery.layers_of(model)) + (2 if "decoder_input_ids" in given else 1)
+    torch.manual_seed(0)
+    assert passed() < len(surgery.layers_of(model)), "what it had has come back"
 
 
 # ------------------------------------------------------------------------------------- repeatable

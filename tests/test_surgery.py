@@ -67,14 +67,24 @@ def reloaded(model, folder):
     from safetensors.torch import load_file
 
     again = surgery.reshape(type(model)(AutoConfig.from_pretrained(folder)), shape)
-    missing, unexpected = again.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    weights = load_file(folder / "model.safetensors")
+    surgery.untie(again, weights)
+    missing, unexpected = again.load_state_dict(weights, strict=False)
     assert not unexpected
-    again.tie_weights()
     untold = [
         name for name in missing if "Sinusoidal" not in type(again.get_submodule(name.rpartition(".")[0])).__name__
     ]
     assert set(untold) <= set(again.all_tied_weights_keys)
     return again.eval()
+
+
+def untied(name: str, **more):
+    """A T5 as 1.1 and Flan-T5 are: its head is its own, though transformers ties those of all that it makes."""
+    model = build(name, **more)
+    with torch.no_grad():
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.flip(0))
+    del model.all_tied_weights_keys["lm_head.weight"]
+    return model
 
 
 def generates(model) -> None:
@@ -254,6 +264,21 @@ def test_t5_keeps_its_position_biases_when_the_layer_that_holds_them_goes():
         assert torch.equal(smaller.state_dict()[path], model.state_dict()[path])
 
 
+def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path):
+    whole = untied("t5-gated", vocab_size=len(PIECES))
+    whole.save_pretrained(tmp_path / "whole")
+    model = type(whole).from_pretrained(tmp_path / "whole").eval()
+    assert gap(logits(model), logits(whole)) == 0
+    assert gap(logits(surgery.keep_layers(model, [1, 2, 3, 4, 5])), logits(whole)) == 0
+    even, uneven = ([list(range(4))] * 7, [list(range(n)) for n in (4, 4, 4, 3, 1, 3, 2)])
+    for place, heads in enumerate((even, uneven)):
+        smaller = surgery.keep_units(model, heads, [list(range(8))] * 5)
+        assert gap(logits(surgery.pad(smaller)), logits(smaller)) < 1e-5
+        assert gap(logits(reloaded(smaller, tmp_path / f"{place}")), logits(smaller)) == 0
+        make_tokenizer().save_pretrained(tmp_path / f"{place}")
+        assert gap(logits(checkpoint.load(tmp_path / f"{place}").model), logits(smaller)) == 0
+
+
 def test_what_a_config_lists_layer_by_layer_follows(tmp_path):
     smaller = surgery.keep_layers(build("modernbert"), [1, 3])
     assert smaller.config.layer_types == ["full_attention", "sliding_attention"]
@@ -307,9 +332,7 @@ def twinned(model, axes: dict[str, tuple[int, ...]]) -> None:
 
 @pytest.mark.parametrize("name", CHANGEABLE)
 def test_a_hidden_size_of_twins_can_be_halved(name, tmp_path):
-    model = build(name, **({"tie_word_embeddings": False} if not name.startswith("t5") else {}))
-    if name.startswith("t5"):  # its head is always tied, and then scaled by the hidden size or not at all
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    model = untied(name) if "t5" in name else build(name, tie_word_embeddings=False)
     twinned(model, surgery.hidden_axes(model))
     shape = surgery.shape_of(model)
     half = [list(range(number // 2)) for number in shape.heads]
@@ -321,10 +344,9 @@ def test_a_hidden_size_of_twins_can_be_halved(name, tmp_path):
     smaller = surgery.keep_hidden(model, range(16))
     assert anatomy.size(smaller.config.to_dict(), "hidden_size") == 16
     assert surgery.shape_of(smaller) == surgery.shape_of(model)
-    expected = logits(model) * (math.sqrt(2) if name == "t5" else 1)  # T5 divides by the root of its hidden size
+    expected = logits(model)
     assert gap(logits(smaller), expected) < 2e-4 * float(expected.abs().max())
-    if not name.startswith("t5"):  # whose head is tied again
-        assert gap(logits(reloaded(smaller, tmp_path / "half")), logits(smaller)) == 0
+    assert gap(logits(reloaded(smaller, tmp_path / "half")), logits(smaller)) == 0
     generates(smaller)
     learns(smaller)
 
@@ -354,7 +376,7 @@ def test_any_dimensions_may_stay_and_stock_transformers_loads_them(name, tmp_pat
         ("bart", range(20), "multiple of 8"),
         ("llama", range(20), "multiple of 8"),
         ("bert", range(8), "no room for a layer's heads"),
-        ("marian", range(16), "Marian computes position embeddings from the hidden size"),
+        ("marian", range(16), "its position embeddings are computed from the hidden size"),
         ("t5", [], "multiple of 1"),
         ("t5", [3, 1], "a list of some rises"),
         ("t5", [31, 32], "the hidden dimensions are 0 to 31"),
@@ -363,6 +385,11 @@ def test_any_dimensions_may_stay_and_stock_transformers_loads_them(name, tmp_pat
 def test_a_hidden_size_that_cannot_be_is_refused_with_the_fix(name, dims, words):
     with pytest.raises(CheckpointError, match=words):
         surgery.keep_hidden(build(name), dims)
+
+
+def test_a_table_that_is_scaled_by_the_hidden_size_is_a_reason():
+    with pytest.raises(CheckpointError, match="scaled by the root of the hidden size"):
+        surgery.keep_hidden(build("bart", scale_embedding=True), range(16))
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "mpnet"])

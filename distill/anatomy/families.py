@@ -166,6 +166,7 @@ _LLAMA = Family(
     learned_positions=False,
 )
 _QWEN2 = replace(_LLAMA, model_type="qwen2", heads_divide=False)
+_MISTRAL = replace(_QWEN2, model_type="mistral")
 
 # ----------------------------------------------------------------------------------------------- encoder-decoders
 
@@ -201,7 +202,7 @@ _MARIAN = replace(
     learned_positions=False,
     refuses={
         "embeddings": _TWO_SIDES,
-        "hidden": "Marian computes position embeddings from the hidden size, so which of its dimensions stay can't be "
+        "hidden": "its position embeddings are computed from the hidden size, so which of its dimensions stay can't be "
         "chosen",
     },
 )
@@ -245,6 +246,7 @@ _T5 = Family(
     {"hidden_size": "d_model", "heads": "num_heads", "head_width": "d_kv", "neurons": "d_ff"},
     absent={"num_decoder_layers": ("num_layers", 1)},
     learned_positions=False,
+    scaled={"scale_decoder_outputs": "decoder.final_layer_norm"},
     refuses={"embeddings": _TWO_SIDES},
 )
 
@@ -266,9 +268,13 @@ FAMILIES: dict[str, Family] = {
         _LLAMA,
         _QWEN2,
         replace(_QWEN2, model_type="qwen3"),
+        _MISTRAL,
         _BART,
+        replace(_BART, model_type="mbart"),
         _MARIAN,
+        replace(_MARIAN, model_type="pegasus"),
         _T5,
+        replace(_T5, model_type="mt5", scaled={}),
     )
 }
 

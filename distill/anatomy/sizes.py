@@ -156,7 +156,11 @@ def refuse(config: Mapping[str, Any], what: str) -> str | None:
     if what == "vocabulary" and config.get("share_encoder_decoder_embeddings") is False:
         return "encoder and decoder have vocabularies of their own, which can't be trimmed as one"
     family = FAMILIES.get(str(config.get("model_type")))
-    return family.refuses.get(what) if family else None
+    if family is not None and what in family.refuses:
+        return family.refuses[what]
+    if what == "hidden" and config.get("scale_embedding"):
+        return "its embeddings are scaled by the root of the hidden size (scale_embedding); another size, another scale"
+    return None
 
 
 def freezable(config: Mapping[str, Any], part: str) -> Family:

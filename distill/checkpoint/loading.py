@@ -97,8 +97,9 @@ def load(folder: Path | str, task: Task | None = None, *, new_head: bool = False
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # what Rust's code throws
             raise
         raise CheckpointError(f"{folder}: transformers can't load it: {first_line(error)}") from error
-    if getattr(model.config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier looks for the last real token
+    padding, rows = tokenizer.pad_token_id, getattr(model.get_input_embeddings(), "num_embeddings", 0)
+    if getattr(model.config, "pad_token_id", None) is None and padding is not None and padding < rows:
+        model.config.pad_token_id = padding  # a decoder's classifier looks for the last real token
     if model.can_generate() and model.generation_config.decoder_start_token_id is None:  # or texts would begin with bos
         model.generation_config.decoder_start_token_id = getattr(model.config, "decoder_start_token_id", None)
     if new_head:  # the body must be whole; its head is what is trained
@@ -131,6 +132,9 @@ def _fill(folder: Path, config: PretrainedConfig, auto_class: Any, new_head: boo
     for path in weight_files(folder, "model.safetensors"):
         held = load_file(path)
         fitting |= {name: held[name] for name in held.keys() & expected if held[name].shape == expected[name].shape}
+    tied = model.all_tied_weights_keys.items()
+    same = {name for name, other in tied if {name, other} <= fitting.keys() and fitting[name].equal(fitting[other])}
+    surgery.untie(model, {name: tensor for name, tensor in fitting.items() if name not in same})
     model.load_state_dict(fitting, strict=False)
     held = model.state_dict(keep_vars=True)  # tied weights are one object under several names, of which one is saved
     filled = {id(held[name]) for name in fitting}

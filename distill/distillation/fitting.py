@@ -73,10 +73,11 @@ def held_out(checkpoint: Checkpoint, data: Splits) -> Encoded:
     held = checkpoint.encode(data, "validation")
     rows = getattr(checkpoint.model.get_input_embeddings(), "num_embeddings", None)
     ids = [held.ids] if held.decoder_start is None else [held.ids, held.targets.values]
-    largest = max(int(some.max(initial=0)) for some in ids)
+    largest = max(held.pad, *(int(some.max(initial=0)) for some in ids))
     if rows is not None and largest >= rows:
         raise CheckpointError(
-            f"the tokenizer cuts texts into tokens up to number {largest}, but the model embeds 0 to {rows - 1} alone; "
+            f"the tokenizer gives texts tokens up to number {largest}{', its padding' * (largest == held.pad)}, but the "
+            f"model embeds 0 to {rows - 1} alone; "
             "take the tokenizer that it was trained with, or a model with as many tokens"
         )
     return held

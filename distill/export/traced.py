@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ class Answering(Traced):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits, then hidden states, of the inputs in the order of their names."""
         given = dict(zip(self.names, inputs, strict=True))
-        output = _run(self.model, {**given, **_prepared(self.model, given)})
+        made = _prepared(self.model, given)
+        with _body_given(self.model, made):
+            output = _run(self.model, {**given, **made})
         states = {
             f"{name}.{layer}": state
             for name in _STATES
@@ -60,6 +63,25 @@ def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, 
     elif not family.learned_positions and accepts(model, "position_ids"):
         made["position_ids"] = torch.arange(tokens, device=seen.device).expand(seen.shape[0], -1)
     return made
+
+
+@contextlib.contextmanager
+def _body_given(model: PreTrainedModel, made: dict[str, Any]) -> Iterator[None]:
+    """An encoder's body gets the mask that was made for its layers, and its head the texts' own: some take a mean over
+    the tokens that are there. The mask goes out of what was `made`.
+    """
+    family = anatomy.FAMILIES.get(model.config.model_type)
+    if family is None or family.kind != "encoder" or model.base_model is model:
+        yield
+        return
+    mask = made.pop("attention_mask")
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _, args, words: (args, {**words, "attention_mask": mask}), with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _run(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:

@@ -212,7 +212,7 @@ def _follow(smaller: Checkpoint, kept: list[int], before: Mapping[str, int | Non
             if (key.endswith("_token_id") or key in _TOKENS) and old is not None:
                 setattr(words, key, _renewed(old, new))
     for name in _SPECIAL:
-        if before[name] is not None and _id(smaller.tokenizer, name) != new[before[name]]:
+        if before[name] is not None and _id(smaller.tokenizer, name) != new.get(before[name]):
             raise CheckpointError(f"prune.vocabulary: the {name} token lost its place; this tokenizer can't be trimmed")
 
 

@@ -21,7 +21,8 @@ from distill.surgery.units import like, reshape
 def keep_hidden(model: PreTrainedModel, dims: Sequence[int]) -> PreTrainedModel:
     """A new model with some of a model's hidden dimensions, counted from 0 and rising; heads and neurons stay.
 
-    The config says the smaller hidden size, as a norm over padded zeros would not be the same. Where a head is as wide
+    The config says the smaller hidden size, as a norm over padded zeros would not be the same; where a head's inputs are
+    divided by its root (T5), the norm before it makes up for that. Where a head is as wide
     as the hidden size by the number of heads, the new size must be a multiple of that width, and no layer can have more
     heads than it then has room for. Raises CheckpointError for that and for a family that can't do it.
     """
@@ -37,6 +38,9 @@ def keep_hidden(model: PreTrainedModel, dims: Sequence[int]) -> PreTrainedModel:
         for axis in axes[name]:
             weights[name] = weights[name].index_select(axis, chosen.to(tensor.device))
     smaller.load_state_dict(weights)
+    for key, path in anatomy.family_of(model.config.to_dict()).scaled.items():
+        if getattr(model.config, key, False):  # what the norm gives is divided by another root now
+            smaller.base_model.get_submodule(path).weight.data *= math.sqrt(len(dims) / hidden)
     return smaller.to(model.device, model.dtype).eval()
 
 

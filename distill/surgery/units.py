@@ -6,7 +6,7 @@ Layers may differ in what they keep. What a config can't say of that stands in a
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,11 +92,27 @@ def pad(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def like(model: PreTrainedModel, config: Any) -> PreTrainedModel:
-    """A model of the same class, of random weights, for a config that differs in sizes alone."""
+    """A model of the same class, of random weights, for a config that differs in sizes alone. What the model given
+    doesn't tie, whatever its config says, isn't tied.
+    """
     made = type(model)(copy.deepcopy(config))
+    untie(made, model.state_dict(keep_vars=True))
     if getattr(model, "generation_config", None) is not None:
         made.generation_config = copy.deepcopy(model.generation_config)
     return made
+
+
+def untie(model: PreTrainedModel, told: Mapping[str, torch.Tensor]) -> None:
+    """Gives weights that a model ties memory of their own, in place, where `told` has them apart under their names:
+    T5 1.1 and Flan-T5 have heads of their own, but transformers ties those of every T5 that it makes of a config.
+    """
+    for name, other in list(model.all_tied_weights_keys.items()):
+        if name not in told or other not in told or told[name] is told[other]:
+            continue
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        setattr(module, own, nn.Parameter(getattr(module, own).detach().clone()))
+        del model.all_tied_weights_keys[name]
 
 
 def _check(what: str, kept: Sequence[Sequence[int]], parts: Sequence[Part]) -> None:

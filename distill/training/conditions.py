@@ -69,13 +69,14 @@ def blocks_kept() -> Iterator[None]:
 def dropout(model: nn.Module, rate: float | None, *, in_attention: bool = True) -> Iterator[None]:
     """Every dropout of a model at one rate for as long as the block lasts; None leaves them alone.
 
+    Whole layers are never dropped (`layerdrop`): a layer that was left out has no hidden states to learn from.
     Not `in_attention`, there is none in its attention: the weights that a model gives away have been through it, and a
     distribution with some of its places at zero can't be held against a teacher's.
     """
     own = [(module, name, getattr(module, name), attends) for module, name, attends in _dropouts(model)]
     for module, name, before, attends in own:
         asked = before if rate is None else rate
-        setattr(module, name, 0.0 if attends and not in_attention else asked)
+        setattr(module, name, 0.0 if name == "layerdrop" or (attends and not in_attention) else asked)
     try:
         yield
     finally:
@@ -93,7 +94,7 @@ def _dropouts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
             if isinstance(child, nn.Dropout):
                 yield child, "p", attends
         for name, value in vars(module).items():
-            if name.endswith("dropout") and isinstance(value, int | float):
+            if name.endswith(("dropout", "layerdrop")) and isinstance(value, int | float):
                 yield module, name, attends
 
 
