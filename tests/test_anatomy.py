@@ -229,3 +229,12 @@ def test_other_families_refuse_nothing(name):
 def test_an_unknown_family_is_named_with_its_nearest():
     with pytest.raises(CheckpointError, match=r"model type 'distillbert'.*distilbert"):
         family_of({"model_type": "distillbert"})
+
+
+@pytest.mark.parametrize(
+    "rotary", [{"rope_parameters": {"rope_type": "dynamic"}}, {"rope_scaling": {"type": "dynamic"}}]
+)
+def test_rotary_positions_that_hang_on_a_batchs_length_become_no_graph(rotary):
+    assert "hang on how long a batch is" in refuse({"model_type": "llama", **rotary}, "graph")
+    assert refuse({"model_type": "llama", "rope_parameters": {"rope_type": "llama3"}}, "graph") is None
+    assert refuse({"model_type": "llama", "rope_scaling": "dynamic"}, "graph") is None

@@ -262,7 +262,20 @@ def test_squads_own_files_and_both_forms_of_answers_are_read(tmp_path):
     ]
     expected = of(write_jsonl(tmp_path / "rows.jsonl", rows))
     assert of(own).fingerprint == expected.fingerprint
+    rest = [{"title": str(number), "paragraphs": []} for number in range(20_000)]  # beyond the block of its reader
+    own.write_text(json.dumps({"version": "1.1", "data": [*articles, *rest]}, indent=2), encoding="utf-8")
+    assert own.stat().st_size > 1 << 20
+    assert of(own).fingerprint == expected.fingerprint
     assert of(write_jsonl(tmp_path / "pairs.jsonl", pairs)).fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("none", [None, [], {"text": None, "answer_start": None}, {"text": [], "answer_start": []}])
+def test_a_question_without_an_answer_says_so_in_any_form(tmp_path, none):
+    rows = asked(40)
+    single = [{**row, "answers": {name: held[0] for name, held in row["answers"].items()}} for row in rows[:30]]
+    found = of(write_jsonl(tmp_path / "rows.jsonl", [*single, *({**row, "answers": none} for row in rows[30:])]))
+    answers = [one for split in (found.train, found.validation, found.test) for one in split.labels]
+    assert sum(not one for one in answers) == 10 and len(answers) == 40
 
 
 def test_questions_on_one_context_stay_together(tmp_path):

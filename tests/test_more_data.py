@@ -174,7 +174,7 @@ def test_rows_in_other_columns_and_tagged_lines_are_refused(tmp_path, topics_csv
     with pytest.raises(DataError, match=r"data.unlabelled has no column 'text' \(it has: sentence, x\)"):
         load_data(Data(source=str(topics_csv), unlabelled=str(path)))
     source = write_jsonl(tmp_path / "tags.jsonl", tagged(40))
-    with pytest.raises(DataError, match="carry tags"):
+    with pytest.raises(DataError, match="are no unlabelled texts"):
         load_data(
             Data(source=str(source), text="words", label="tags", unlabelled="x.conll"), task="token-classification"
         )

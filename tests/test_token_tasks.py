@@ -15,7 +15,7 @@ from made_tasks import TAGS, tagged, write_jsonl
 
 from distill import Data, Predictor, load_data
 from distill import recipe as recipes
-from distill.data.words import first_tokens
+from distill.data.words import Words, first_tokens
 from distill.errors import CheckpointError, DataError
 from distill.pipeline import run
 from distill.tasks import NO_TARGET, TokenClassification, restored
@@ -119,6 +119,28 @@ def test_scores_are_seqevals_and_those_counted_by_hand():
     assert task.scores(unseen, labels)["entity_f1"] == pytest.approx(2 * 1 / (4 + 2))
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("U-a U-a O", {("a", 0, 0), ("a", 1, 1)}),
+        ("B-a I-a L-a U-a", {("a", 0, 2), ("a", 3, 3)}),
+        ("B-a L-a B-a L-a", {("a", 0, 1), ("a", 2, 3)}),
+        ("B-a E-a S-b O", {("a", 0, 1), ("b", 2, 2)}),
+        ("B I O B", {("_", 0, 1), ("_", 3, 3)}),
+    ],
+)
+def test_entities_are_read_in_every_scheme(tags, expected):
+    names = tags.split()
+    labels = tuple(sorted({*names, "O"}))
+    task = TokenClassification("token_classification", labels, "entity_f1")
+    row = np.array([[labels.index(tag) for tag in names]])
+    assert task.score(row, row) == 1.0
+    assert set(task.by_class(row, row)) == {kind for kind, *_ in expected}
+    answers = np.eye(len(labels), dtype=np.float32)[row]
+    (found,) = task.answer(answers, about=[Words(tuple(names), None)])
+    assert {(one["tag"], one["start"], one["end"] - 1) for one in found} == expected
+
+
 def test_tags_that_name_no_entities_are_scored_by_word(tmp_path):
     rows = [{"words": ["the", "ball", str(i)], "tags": ["DET", "NOUN", "NUM"]} for i in range(9)]
     data = of(write_jsonl(tmp_path / "rows.jsonl", rows))
@@ -132,9 +154,10 @@ def test_tags_that_name_no_entities_are_scored_by_word(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ the data
 
 
-def test_a_conll_file_is_sentences(tmp_path):
+@pytest.mark.parametrize("suffix", ["conll", "iob2", "conllu"])
+def test_a_conll_file_is_sentences(tmp_path, suffix):
     lines = ["-DOCSTART- -X- O", "", "the DT O", "cup NN B-x", "", "", "a\tDT\tO", "match\tNN\tB-x", ""]
-    path = tmp_path / "rows.conll"
+    path = tmp_path / f"rows.{suffix}"
     path.write_text("\n".join([*lines, *(f"row O\nnumber{i} B-x\n" for i in range(8))]))
     data = load_data(Data(source=str(path), validation=0.2, test=0.2), task="token-classification")
     every = [text for split in ("train", "validation", "test") for text in getattr(data, split).texts]

@@ -76,8 +76,9 @@ class Family:
     `reserved_positions` are positions that no token ever takes, with `padding` all up to the padding token's id, behind
     which RoBERTa counts; `learned_positions` says that each has a row in a table. `shared` is the config's key for how
     many sets of weights the layers share, where they do; `table_width` is its key for the width of the token table,
-    where that isn't the hidden size; `scaled` maps a config's key that, where it is true, divides what the head reads by
-    the root of the hidden size, to the path from the base model to the norm before it; `refuses` maps what can't be done to the reason.
+    where that isn't the hidden size; `scaled` maps a config's key that, where it is true, divides what the head reads
+    by the root of the hidden size, to the path from the base model to the norm before it; `refuses` maps what can't be
+    done to the reason.
     """
 
     model_type: str

@@ -160,6 +160,9 @@ def refuse(config: Mapping[str, Any], what: str) -> str | None:
         return family.refuses[what]
     if what == "hidden" and config.get("scale_embedding"):
         return "its embeddings are scaled by the root of the hidden size (scale_embedding); another size, another scale"
+    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if what == "graph" and isinstance(rotary, Mapping) and "dynamic" in (rotary.get("rope_type"), rotary.get("type")):
+        return "its rotary positions hang on how long a batch is (rope_type: dynamic), which a graph can't be asked"
     return None
 
 

@@ -114,9 +114,10 @@ def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, seed: int) -> tuple[_Texts, list[str]]:
     """The texts of `data.unlabelled`, and what a user should know of them. Raises DataError."""
     source = data.unlabelled
-    if data.unlabelled.path is not None and data.unlabelled.path.lower().endswith(".conll"):
+    if data.unlabelled.path is not None and data.unlabelled.path.lower().endswith(sources.TAGGED):
         raise DataError(
-            f"{UNLABELLED}: lines of a .conll file carry tags; give a column of word lists, or a txt file of sentences"
+            f"{UNLABELLED}: lines of words with their tags are no unlabelled texts; give a column of word lists, or a txt "
+            "file of sentences"
         )
     rows = sources.reached(sources.read(source, beside, UNLABELLED), data)
     if len(rows) == 0:

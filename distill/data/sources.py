@@ -7,6 +7,7 @@ import csv
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ from distill.recipe.settings import Data, Source
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll")
+TAGGED = (".conll", ".conllu", ".iob", ".iob2", ".bio")  # text files with a word and its tag a line
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", *TAGGED)
+_ROWS_INSIDE = re.compile(r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,\s*)*"data"\s*:\s*\[')
 
 
 def read(source: Source, beside: Path | None = None, setting: str = "data.source") -> Dataset:
@@ -55,10 +58,10 @@ def read_all(data: Data, beside: Path | None = None) -> Dataset:
 
 
 def _ended(rows: Dataset, source: Source) -> Dataset:
-    """Rows behind which others may stand: the lines of a .conll file end their last sentence."""
+    """Rows behind which others may stand: the lines of tagged words end their last sentence."""
     from datasets import Dataset, concatenate_datasets
 
-    if not (source.path or "").lower().endswith(".conll") or not len(rows) or not (rows[-1]["text"] or "").strip():
+    if not (source.path or "").lower().endswith(TAGGED) or not len(rows) or not (rows[-1]["text"] or "").strip():
         return rows
     return concatenate_datasets([rows, Dataset.from_dict({"text": [""]}, features=rows.features)])
 
@@ -162,7 +165,10 @@ def _from_path(path: Path, source: Source) -> Dataset:
     if not path.is_file():
         raise DataError(f"{path}: neither a file nor a folder")
     if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class)")
+        raise DataError(
+            f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class); a file with a word and "
+            "its tag a line can be called .conll"
+        )
     encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
     try:
         return _from_file(path, encoding, source.row)
@@ -199,11 +205,20 @@ def _from_file(path: Path, encoding: str, row: str) -> Dataset:
         case ".tsv":
             return Dataset.from_csv(where, sep="\t", quoting=csv.QUOTE_NONE, encoding=encoding, **blank)
         case ".json" | ".jsonl":
+            if _holds_rows_inside(path, encoding):
+                with contextlib.suppress(Exception):  # rows that hold `data` themselves, or what isn't JSON
+                    return Dataset.from_json(where, encoding=encoding, field="data")
             return Dataset.from_json(where, encoding=encoding)
         case ".parquet":
             return Dataset.from_parquet(where)
         case _:
             return Dataset.from_text(where, encoding=encoding, sample_by="document" if row == "file" else row)
+
+
+def _holds_rows_inside(path: Path, encoding: str) -> bool:
+    """Whether a file is one object whose `data` is the list of rows, as SQuAD's are."""
+    with path.open(encoding=encoding) as file:
+        return _ROWS_INSIDE.match(file.read(1 << 16)) is not None
 
 
 def _from_folder(folder: Path, encodings: Sequence[str]) -> Dataset:

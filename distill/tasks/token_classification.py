@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 NO_TAG = -1  # of a word that a model didn't see, of one whose tag isn't known, and of no word at all
 OUTSIDE = "O"
-_OF_AN_ENTITY = re.compile(r"[BILUES]-(.+)")
+_OF_AN_ENTITY = re.compile(r"[BILUES](?:-(.+))?")
+_ANY = "_"  # the kind of entities that have none: bare B, I and O
+_IOBES = {"L": "E", "U": "S"}  # BILOU's last and unit words, by the letters that seqeval knows for them
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,8 @@ class TokenClassification(Task):
 
     def _entities(self, tags: Array) -> list[Counter[tuple[str, int, int]]]:
         """Each row's entities as seqeval reads them, whatever the scheme: their kind, first and last word."""
-        from seqeval.metrics.sequence_labeling import get_entities
-
         names = {**dict(enumerate(self.labels)), NO_TAG: OUTSIDE}
-        return [Counter(get_entities([names[tag] for tag in row])) for row in tags.tolist()]
+        return [Counter(_entities_in([names[tag] for tag in row])) for row in tags.tolist()]
 
     def unlike(self, array: Array, rows: int) -> str | None:
         """Why an array holds no predictions or labels of so many rows, behind its name; None when it can."""
@@ -163,15 +163,13 @@ class TokenClassification(Task):
 
         The score is the mean probability of its words' tags; start and end count words, the end is behind the last.
         """
-        from seqeval.metrics.sequence_labeling import get_entities
-
         shares = np.exp(answers - answers.max(-1, keepdims=True))
         shares = (shares / shares.sum(-1, keepdims=True)).max(-1)
         entities = name_entities(self.labels)
         found = []
         for row, tags, scores in zip(about, self.predictions(answers), shares, strict=True):
             names = [self.labels[tag] if tag != NO_TAG else OUTSIDE for tag in tags[: len(row.words)]]
-            spans = get_entities(names) if entities else [(name, place, place) for place, name in enumerate(names)]
+            spans = _entities_in(names) if entities else [(name, place, place) for place, name in enumerate(names)]
             found.append(
                 [
                     {
@@ -200,7 +198,14 @@ def name_entities(labels: Sequence[str]) -> bool:
 def kind_of_entity(label: str) -> str | None:
     """What kind of entity a tag is a part of; None where it is of none."""
     found = _OF_AN_ENTITY.fullmatch(label)
-    return found[1] if found else None
+    return (found[1] or _ANY) if found else None
+
+
+def _entities_in(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities that a row of tags tells, as seqeval reads them: their kind, first and last word."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    return get_entities([_IOBES.get(tag[0], tag[0]) + tag[1:] for tag in tags])
 
 
 def _from_counts(name: str, sums: Array) -> float:

@@ -155,9 +155,11 @@ def _from_articles(rows: Dataset) -> tuple[list[tuple[str, ...]], list[Any]] | N
 
 def _answers(value: Any, context: str, where: str) -> Answers:
     """The answers of a row, each where it says in the context. Raises DataError."""
-    pairs = value
+    pairs = [] if value is None else value
     if isinstance(value, Mapping):
-        texts, starts = value.get("text"), value.get("answer_start")
+        texts, starts = ([] if one is None else one for one in (value.get("text"), value.get("answer_start")))
+        if isinstance(texts, str) and isinstance(starts, int):
+            texts, starts = [texts], [starts]
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise DataError(f"{where} has answers without as many of `text` as of `answer_start`")
         pairs = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
