@@ -186,7 +186,8 @@ class _Reference:
         for batch in self.batches:
             theirs, mine = (self.asked.task.imitated(one.signals(batch).logits, batch) for one in (self.source, fast))
             sums += _compared(self.asked, mine.float(), theirs.float())
-            numbers.append(theirs.float().numpy(force=True))
+            if self.asked.task.problem == "regression":
+                numbers.append(theirs.float().numpy(force=True))
         divergence, same = sums[1:] / max(1.0, sums[0])
         if self.asked.task.problem == "regression":
             divergence /= max(float(np.concatenate(numbers).var()), 1e-12)
@@ -232,7 +233,7 @@ def _rounded(fp32: Path, folder: Path, texts: Encoded) -> Path:
     from distill.quantization.calibration import calibrate
     from distill.quantization.lowering import evenly, lower
 
-    shutil.copytree(fp32.parent, folder, ignore=shutil.ignore_patterns("*.onnx"))
+    shutil.copytree(fp32.parent, folder, ignore=shutil.ignore_patterns("*.onnx", "*.onnx.data"))
     small = folder / GRAPHS["onnx-int8"]
     lower(fp32, small, evenly(fp32, "static", calibrate(fp32, texts, seed=0)))
     return small

@@ -95,7 +95,7 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
 
 def mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared error over all values, or over those of the tokens that the mask (batch, tokens) keeps."""
-    squared = (student.float() - teacher.float()) ** 2
+    squared = (_real(student, mask).float() - _real(teacher, mask).float()) ** 2
     return _mean(squared) if mask is None else _masked_mean(squared.mean(-1), mask)
 
 
@@ -104,7 +104,7 @@ def cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tens
 
     DistilBERT's third loss (Sanh et al. 2019).
     """
-    distance = 1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)
+    distance = 1 - F.cosine_similarity(_real(student, mask).float(), _real(teacher, mask).float(), dim=-1)
     return _mean(distance) if mask is None else _masked_mean(distance, mask)
 
 
@@ -114,7 +114,7 @@ def attention(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Both are (batch, heads, queries, keys) with rows that sum to one, as a model gives them; head counts must match, or
     the mean over heads is compared where they don't (MiniLM, Wang et al. 2020, equation 6).
     """
-    mine, theirs = student.float(), teacher.float()
+    mine, theirs = (_real(one.transpose(1, 2), mask).transpose(1, 2).float() for one in (student, teacher))
     if mine.shape[1] != theirs.shape[1]:
         mine, theirs = mine.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
     tiny = torch.finfo(torch.float32).tiny
@@ -147,7 +147,7 @@ def relation_to(student: Tensor, mixture: Tensor, mask: Tensor, heads: int) -> T
 def log_relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
     """The logarithms of how much each token relates to each, (batch, heads, tokens, tokens)."""
     batch, tokens, width = vectors.shape
-    split = vectors.float().view(batch, tokens, heads, width // heads).transpose(1, 2)
+    split = _real(vectors, mask).float().view(batch, tokens, heads, width // heads).transpose(1, 2)
     with torch.autocast(vectors.device.type, enabled=False):  # it would round the products to bfloat16
         scores = split @ split.transpose(-1, -2) / math.sqrt(width // heads)
     return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min).log_softmax(-1)
@@ -276,6 +276,15 @@ def _log_rest(logs: Tensor, right: Tensor) -> Tensor:
 
 def _mean(values: Tensor) -> Tensor:
     return values.sum() / max(1, values.numel())
+
+
+def _real(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """(batch, tokens, …) with zeros for the tokens that the mask leaves out, whatever stands there: what is no number is
+    none times zero either.
+    """
+    return (
+        vectors if mask is None else vectors.masked_fill((mask == 0).view(*mask.shape, *(1,) * (vectors.ndim - 2)), 0)
+    )
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -81,6 +81,15 @@ def mean(values: Sequence[float]) -> list[float]:
     return (summed / number()).tolist()
 
 
+def widest(bounds: Tensor) -> Tensor:
+    """The lowest and the highest over all processes of (low, high)."""
+    if number() == 1:
+        return bounds
+    turned = torch.stack([bounds[0], -bounds[1]])
+    dist.all_reduce(turned, op=dist.ReduceOp.MIN)
+    return torch.stack([turned[0], -turned[1]])
+
+
 def _state() -> PartialState:
     """Accelerate's own; without an accelerator it joins several processes only where a CPU is asked for."""
     return PartialState(cpu=not torch.accelerator.is_available())

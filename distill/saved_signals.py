@@ -25,6 +25,7 @@ from distill.compiling import is_compiled
 from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
 from distill.data.overlap import first_equal
 from distill.disk import machine_errors
+from distill.errors import CheckpointError
 from distill.likeliest import Likeliest
 from distill.renumbering import Numbers
 from distill.signals import Kept, Signals, Wanted, tensors
@@ -139,25 +140,32 @@ class Layout:
         return self.written if anatomy.is_written(self.config, layer) else self.tokens
 
     def write(self, source: Source, folder: Path) -> None:
-        """One pass of the teacher over the split, each input once, into files in a folder."""
+        """One pass of the teacher over the split, each input once, into files in a folder. Raises CheckpointError where
+        it says what is no number.
+        """
         encoded = self.encoded
         logits = self.logits.create(folder) if self.logits else None
         ids = self.kept.create(folder) if self.kept else None
         states = {key: sheet.create(folder) for key, sheet in self.states.items()}
-        most = min(_PASS_TOKENS, max(1, _NUMBERS // self.likeliest.classes)) if self.likeliest else _PASS_TOKENS
+        classes = self.likeliest.classes if self.likeliest else self.logits.shape[-1] if self.logits else 1
+        most = min(_PASS_TOKENS, max(1, _NUMBERS // classes))
         at_once = _CPU_ROWS if source.model.device.type == "cpu" else _ROWS
         batches = TokenBatches(encoded.work, batch_size=at_once, batch_tokens=most)
         with bar(title="teacher's signals", leave=True, total=len(encoded), unit="text") as done:
             for rows in batches:
                 batch = tensors(collate(encoded, rows), source.model.device)
                 found = source.signals(batch)
+                said = None if self.logits is None else found.logits[written(batch)] if self.by_token else found.logits
+                if said is not None and bool(said.isnan().any()):
+                    raise CheckpointError(
+                        f"the teacher's logits of training rows {rows[:8]}… are no numbers in {source.dtype}: its "
+                        "weights are damaged, or too large for that precision"
+                    )
                 if self.likeliest is not None:
-                    lines, (kept, tokens) = self.written.places(rows), self.likeliest.of(found.logits[written(batch)])
+                    lines, (kept, tokens) = self.written.places(rows), self.likeliest.of(said)
                     logits[lines], ids[lines] = kept.numpy(force=True), tokens.numpy(force=True)
-                elif self.by_token and self.logits is not None:
-                    logits[self.written.places(rows)] = found.logits.float()[written(batch)].numpy(force=True)
-                elif self.logits is not None:
-                    logits[rows] = found.logits.float().numpy(force=True)
+                elif said is not None:
+                    logits[self.written.places(rows) if self.by_token else rows] = said.float().numpy(force=True)
                 for (kind, layer), vectors in by_token(found).items():
                     real, places = self.real(layer, batch), self._text(layer).places(rows)
                     states[kind, layer][places] = vectors[real].bfloat16().view(torch.int16).numpy(force=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill import processes
 from distill.surgery.embeddings import FactorisedEmbedding
 from distill.surgery.modules import Mixing, weights
 
@@ -104,6 +105,7 @@ def _follow(linear: Mixing, values: Tensor) -> tuple[Tensor, Tensor]:
     """The range to round to: a plain mean over the first batches, a moving average from then on."""
     kept, seen = getattr(linear, RANGE), torch.stack(values.aminmax())
     if linear.training:
+        seen = processes.widest(seen)
         batches = kept[2] + 1
         kept[:2].lerp_(seen, 1 / batches.clamp(max=_BATCHES))
         kept[2] = batches

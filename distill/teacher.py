@@ -118,14 +118,19 @@ def answering(
         unused = "; signals.engine, which computes what is kept, has no use then" if label_pass else ""
         log.info("%s runs in every step: %s%s", who, reason, unused)
         return source
-    if processes.once(lambda: layout.bytes and shutil.disk_usage(scratch).free < _ROOM * layout.bytes):
-        room = f"{scratch} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"
+    try:
+        return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass, who)
+    except _NoRoomError as full:
+        room = f"{full} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"
         if not live or choice.binds:
             way = "say signals: off" if live else "imitate logits alone behind a trimmed vocabulary"
-            raise MachineError(f"{room}; {way}, or make room")
+            raise MachineError(f"{room}; {way}, or make room") from None
         log.warning("%s runs in every step: %s", who, room)
         return source
-    return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass, who)
+
+
+class _NoRoomError(Exception):
+    """The folder that signals would be written to has too little room for them."""
 
 
 def _never_kept(encoded: Encoded, wanted: Wanted, *, off: bool) -> str | None:
@@ -154,7 +159,9 @@ def _saved(
     source: Live, encoded: Encoded, layout: Layout, folder: Path, keep: Keep, choice: Choice, label_pass: Pass | None,
     who: str,
 ) -> Saved:  # fmt: skip
-    """Signals that are computed once, or were before; says what they take."""
+    """Signals that are computed once, or were before; says what they take. Raises _NoRoomError where they would have to
+    be written and can't.
+    """
     needed, facts = layout.bytes, facts_of(source, encoded, choice.likeliest)
     facts |= {} if layout.places is None else {"inputs": len(layout.encoded)}
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
@@ -164,6 +171,8 @@ def _saved(
     log.info("%s's signals are computed once for each text (%s)", who, told)
 
     def write(into: Path) -> None:
+        if layout.bytes and shutil.disk_usage(into.parent).free < _ROOM * layout.bytes:
+            raise _NoRoomError(into.parent)
         if label_pass is None:
             layout.write(source, into)
             return
@@ -173,13 +182,23 @@ def _saved(
 
     if label_pass is not None:
         facts |= {"label_pass": label_pass.facts}
-    processes.once(lambda: keep(facts, write, folder))
+    if full := processes.once(lambda: _refused(keep, facts, write, folder)):  # told to all: none may wait for another
+        raise _NoRoomError(full)
     found = layout.read(folder)
     found.told = {"bytes": needed, "bytes_a_token": layout.bytes_a_token, **choice.told}
     if label_pass is not None:
         found.told["label_pass"] = json.loads((folder / _PASS).read_text(encoding="utf-8"))
         log.info("%s's signals were computed by %s", who, found.told["label_pass"]["engine"])
     return found
+
+
+def _refused(keep: Keep, facts: Mapping[str, Any], write: Callable[[Path], None], folder: Path) -> Path | None:
+    """Lets signals be kept; where there is no room for them it is told where."""
+    try:
+        keep(facts, write, folder)
+    except _NoRoomError as full:
+        return full.args[0]
+    return None
 
 
 def _make(_: Mapping[str, Any], write: Callable[[Path], None], folder: Path) -> None:

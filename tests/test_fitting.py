@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
+import transformers
 from tiny_models import same, weights
 
 from distill import Checkpoint, Distill, Finetune, cut
 from distill.distillation import Lesson, distill, finetune
 from distill.engines import Torch, answer_all
 from distill.recipe import settings
-from distill.training import TrainingLog, Watch, fit, trainer
+from distill.training import TrainingLog, Watch, fit, loop, trainer
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}
 
@@ -81,6 +85,21 @@ def test_a_training_takes_as_many_steps_as_it_was_told(bert, data, words, steps)
     assert watch.log.samples_per_second > 0
 
 
+def test_the_largest_seed_serves_every_training_of_a_chain(bert, data):
+    made = [
+        finetune(bert, Finetune(**FAST, max_steps=1, batch_size=8), data=replace(data, seed=seed), turn=2)
+        for seed in (2**32 - 1, 2**32 - 1, 0)
+    ]
+    assert same(*map(weights, made[:2])) and not same(*map(weights, made[1:]))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [(torch.float32, "no"), (torch.bfloat16, "bf16")])
+def test_the_recipe_says_the_precision_whatever_accelerate_was_launched_with(tmp_path, monkeypatch, dtype, said):
+    for launched in ("no", "bf16", "fp16"):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+        assert loop._arguments(Finetune(), dtype, 0, tmp_path, False).mixed_precision == said
+
+
 @pytest.mark.parametrize("step", ["finetune", "distill"])
 def test_each_training_of_a_chain_draws_its_batches_anew(bert, data, step, monkeypatch):
     drawn: list[list[int]] = []
@@ -147,6 +166,26 @@ def test_a_training_cut_off_while_it_validates_validates_that_epoch_again(bert, 
         train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
     _, log = train_by(bert, data, tmp_path / "cut", scores, epochs=epochs)
     assert log.sittings == 2 and [epoch["score"] for epoch in log.epochs] == scores
+
+
+def test_a_training_cut_off_between_two_records_tells_what_an_undisturbed_one_does(bert, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.training.trainer._RECORDS", 1)  # the last step alone is told
+    words = {"epochs": 1, "batch_size": 8}
+    _, whole = train_by(bert, data, tmp_path / "whole", [0.9], **words)
+    monkeypatch.setattr("distill.training.trainer.SAVE_EVERY", 0.0)
+    step, steps = transformers.Trainer.training_step, iter(range(5))
+
+    def dying(*given: object) -> torch.Tensor:
+        if next(steps) == 4:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("transformers.Trainer.training_step", dying)
+        train_by(bert, data, tmp_path / "cut", [0.9], **words)
+    _, found = train_by(bert, data, tmp_path / "cut", [0.9], **words)
+    assert found.sittings == 2 and len(found.records) == len(whole.records) == 1
+    assert found.records[0]["loss"] == pytest.approx(whole.records[0]["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("how", ["damaged", "moved"])

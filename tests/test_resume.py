@@ -267,3 +267,13 @@ def test_another_vocabulary_is_another_checkpoint(tmp_path, name):
             (tmp_path / file).write_text(content if file == name else "same")
         found.append(fingerprint(tmp_path))
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", [
+    ".3-distill-padded-4711", ".teacher-2-4711", ".teacher-onnx-4711", ".samples.md-x7", ".report.json-x7", ".run.json",
+])  # fmt: skip
+def test_what_a_killed_run_leaves_behind_is_known_by_its_name(name):
+    from distill.pipeline.state import _UNFINISHED
+
+    assert _UNFINISHED.fullmatch(name)
+    assert not _UNFINISHED.fullmatch(".git") and not _UNFINISHED.fullmatch(".samples")

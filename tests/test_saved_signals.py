@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from distill import Distill, teacher
+from distill import Distill, cut, teacher
 from distill.data import Ragged, arrays, collate
+from distill.distillation import distill
 from distill.distillation.asking import epochs_of
+from distill.errors import CheckpointError, TrainingError
 from distill.saved_signals import Saved, distinct
 from distill.signals import Wanted, read, tensors
 
@@ -44,6 +48,43 @@ def test_equal_inputs_are_asked_and_kept_once(bert, data, tmp_path, caplog):
     live = read(bert.model, tensors(collate(once, [3, 3, 3, 19, 19, 0]), bert.model.device), Wanted((4,)))
     assert torch.allclose(found.logits, live.logits, atol=1e-5)
     assert distinct(once)[1] is None
+
+
+def test_a_teacher_that_says_no_numbers_is_told_from_a_training_that_fails(bert, data, tmp_path):
+    broken = bert.copy()
+    with torch.no_grad():
+        broken.model.classifier.weight[0, 0] = math.nan
+    with pytest.raises(
+        CheckpointError, match=r"the teacher's logits of training rows .* are no numbers in torch.float32"
+    ):
+        teacher.answering(
+            broken, bert.encode(data, "train"), Wanted(), epochs=3, dtype=torch.float32, scratch=tmp_path
+        )  # fmt: skip
+    words = {"learning_rate": 1e-3, "dtype": "float32", "imitate": {"logits": 1.0, "attentions": 1.0}}
+    with pytest.raises(TrainingError, match="the teacher's own logits are no numbers there"):
+        distill(cut(bert, 1), Distill(**words), data=data, teacher=broken)
+
+
+def test_signals_that_are_there_need_no_room(bert, data, tmp_path, monkeypatch):
+    encoded, kept = bert.encode(data, "train"), tmp_path / "kept"
+
+    def keep(_, write, folder):
+        if not kept.exists():
+            kept.mkdir()
+            write(kept)
+        shutil.copytree(kept, folder)
+
+    def asked(name: str):
+        (tmp_path / name).mkdir()
+        return teacher.answering(
+            bert, encoded, Wanted((4,)), epochs=3, dtype=torch.float32, scratch=tmp_path / name, keep=keep
+        )  # fmt: skip
+
+    assert isinstance(asked("one"), Saved)
+    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    assert isinstance(asked("two"), Saved)
+    shutil.rmtree(kept)
+    assert isinstance(asked("three"), teacher.Live)
 
 
 def test_inputs_that_differ_in_what_is_read_or_written_are_distinct(bert, data):

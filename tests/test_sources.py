@@ -88,7 +88,7 @@ def test_paths_start_beside_the_recipe_then_in_the_working_directory(tmp_path, m
         (
             "rows.doc",
             "text",
-            r"not a format that is read here \(.csv, .tsv, .json, .jsonl, .parquet, .txt, .conll, .*can be called .conll",
+            r"not a format that is read here \(.csv, .tsv, .json, .jsonl, .parquet, .txt, .conll, .* called .conll",
         ),
     ],
 )

@@ -116,8 +116,8 @@ def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, se
     source = data.unlabelled
     if data.unlabelled.path is not None and data.unlabelled.path.lower().endswith(sources.TAGGED):
         raise DataError(
-            f"{UNLABELLED}: lines of words with their tags are no unlabelled texts; give a column of word lists, or a txt "
-            "file of sentences"
+            f"{UNLABELLED}: lines of words with their tags are no unlabelled texts; give a column of word lists, or a "
+            "txt file of sentences"
         )
     rows = sources.reached(sources.read(source, beside, UNLABELLED), data)
     if len(rows) == 0:

@@ -166,8 +166,8 @@ def _from_path(path: Path, source: Source) -> Dataset:
         raise DataError(f"{path}: neither a file nor a folder")
     if path.suffix.lower() not in FORMATS:
         raise DataError(
-            f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class); a file with a word and "
-            "its tag a line can be called .conll"
+            f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class); a file with a word "
+            "and its tag a line can be called .conll"
         )
     encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
     try:

@@ -17,6 +17,7 @@ from distill.training import TrainingLog
 
 log = logging.getLogger(__name__)
 _ROWS, _TOKENS = 64, 8192  # of a batch whose tokens' loss is taken
+_NUMBERS = 1 << 26  # of its logits: 256 MB
 
 
 def compare(
@@ -67,7 +68,8 @@ def token_loss(engine: Engine, encoded: Encoded, task: Task) -> float:
     writing the texts themselves would take too long.
     """
     summed = np.zeros(2)
-    for rows in TokenBatches(encoded.work, _ROWS, _TOKENS):
+    classes = len(encoded.tokenizer) if encoded.tokenizer is not None else 1
+    for rows in TokenBatches(encoded.work, _ROWS, min(_TOKENS, max(1, _NUMBERS // classes))):
         batch = collate(encoded, rows)
         summed += task.reduce(engine.answer(batch), batch).sum(0)
     return float(summed[0] / summed[1])

@@ -76,8 +76,9 @@ def held_out(checkpoint: Checkpoint, data: Splits) -> Encoded:
     largest = max(held.pad, *(int(some.max(initial=0)) for some in ids))
     if rows is not None and largest >= rows:
         raise CheckpointError(
-            f"the tokenizer gives texts tokens up to number {largest}{' (padding)' * (largest == held.pad)}, but the model "
-            f"embeds 0 to {rows - 1} alone; take the tokenizer that it was trained with, or a model with as many tokens"
+            f"the tokenizer gives texts tokens up to number {largest}{' (padding)' * (largest == held.pad)}, but the "
+            f"model embeds 0 to {rows - 1} alone; take the tokenizer that it was trained with, or a model with as many "
+            "tokens"
         )
     return held
 

@@ -96,7 +96,7 @@ def distill(
         imitate = imitate.model_copy(update={"relations": imitate.relations.model_copy(update={"heads": heads})})
     compared = [one.model.config.get_text_config() for one in (student, first)] if "hidden_states" in pairs else []
     widths = [config.hidden_size for config in compared] or [0, 0]
-    torch.manual_seed(data.seed + turn * _TURN)  # of the projections; the loop seeds itself
+    torch.manual_seed(_seed(data, turn))  # of the projections; the loop seeds itself
     configs = student.model.config.to_dict(), first.model.config.to_dict()
     objective = Lesson(
         student.model, data.task, imitate, temperature=words.temperature, pairs=pairs,
@@ -188,13 +188,18 @@ def _train(
 
     fit(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
-        answer=source.signals if source else None, lower=lower, seed=data.seed + turn * _TURN, watch=watch,
+        answer=source.signals if source else None, lower=lower, seed=_seed(data, turn), watch=watch,
     )  # fmt: skip
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
     this_sitting = best is not None and best[0] == watch.log.best["score"]
     return checkpoint, best[1] if this_sitting else None
+
+
+def _seed(data: Splits, turn: int) -> int:
+    """That of a chain's training, by how many went before."""
+    return (data.seed + turn * _TURN) % (1 << 32)
 
 
 def settle(checkpoint: Checkpoint, data: Splits) -> None:

@@ -22,8 +22,8 @@ ARMS = "controls"  # where the checkpoints of arms lie, ARM/STEP
 _SCHEMA = 1
 _STATE, _RECIPE, _LOCK = "run.json", "recipe.yaml", ".lock"
 _UNFINISHED = re.compile(
-    r"\.(run\.json|recipe\.yaml|report\.\w+|predictions\.npz|emissions\.csv|augment|teacher|teacher-onnx|student|\d+-\w+)"
-    r"(-\w+)?"
+    r"\.(run\.json|recipe\.yaml|report\.\w+|predictions\.npz|samples\.md|emissions\.csv|augment|teacher|student|\d+-\w+)"
+    r"(-\w+)*"
 )
 Standing = Literal["waiting", "at work", "done", "left out", "stopped", "failed"]
 

@@ -22,8 +22,9 @@ def keep_hidden(model: PreTrainedModel, dims: Sequence[int]) -> PreTrainedModel:
     """A new model with some of a model's hidden dimensions, counted from 0 and rising; heads and neurons stay.
 
     The config says the smaller hidden size, as a norm over padded zeros would not be the same; where the head's inputs
-    are divided by its root (T5), the norm before it makes up for that. Where a head is as wide as the hidden size by the number of heads, the new size must be a multiple of that width, and no layer can have more
-    heads than it then has room for. Raises CheckpointError for that and for a family that can't do it.
+    are divided by its root (T5), the norm before it makes up for that. Where a head is as wide as the hidden size by
+    the number of heads, the new size must be a multiple of that width, and no layer can have more heads than it then
+    has room for. Raises CheckpointError for that and for a family that can't do it.
     """
     config = _config(model, len(dims))
     hidden = anatomy.size(model.config.to_dict(), "hidden_size")

@@ -86,7 +86,7 @@ def fit(
 def _arguments(
     words: settings.Training, dtype: torch.dtype, seed: int, folder: Path, lower: bool
 ) -> transformers.TrainingArguments:
-    return transformers.TrainingArguments(
+    made = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=words.epochs,
         max_steps=words.max_steps or -1,
@@ -111,3 +111,8 @@ def _arguments(
         remove_unused_columns=False,
         report_to=[],
     )
+    made.mixed_precision = "bf16" if made.bf16 else "no"  # the recipe's, whatever accelerate's own settings say
+    if made.n_gpu > 1:  # DataParallel deals out what belongs together, and is the slower way
+        log.info("one of %d GPUs trains; `accelerate launch` takes all of them", made.n_gpu)
+        made._n_gpu = 1
+    return made

@@ -32,6 +32,7 @@ class TrainingLog:
     teacher: dict[str, float] | None = None
     signals: dict[str, Any] | None = None
     layer_maps: dict[str, dict[str, dict[str, float]]] | None = None
+    since: dict[str, Any] = field(default_factory=dict)  # what was summed behind the last record, to go on from
 
     @property
     def best(self) -> dict[str, float]:
@@ -44,8 +45,8 @@ class TrainingLog:
         return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For report.json, and to go on from."""
-        return asdict(self)
+        """For report.json."""
+        return {name: value for name, value in asdict(self).items() if name != "since"}
 
 
 def _nobody(_: Mapping[str, float]) -> None:

@@ -82,10 +82,10 @@ class Trainer(transformers.Trainer):
         self.train_rows, self.words, self.record = train, words, record
         self.validate, self.answer, self.watch = validate, answer, watch
         self.clock, self.saved = Clock(record.seconds), time.monotonic()
-        self.sums: dict[str, float] = defaultdict(float)
-        self.summed = 0
-        self.pulls: dict[str, float] = {}
-        self.warned: set[str] = set()
+        self.sums: dict[str, float] = defaultdict(float, record.since.get("sums", {}))
+        self.summed: int = record.since.get("summed", 0)
+        self.pulls: dict[str, float] = record.since.get("pulls", {})
+        self.warned: set[str] = set(record.since.get("warned", ()))
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches by tokens, the same ones in every process."""
@@ -121,13 +121,14 @@ class Trainer(transformers.Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """The objective's loss; its terms are told."""
-        loss, terms = model(inputs, self.answer(inputs) if self.answer else None)
+        signals = self.answer(inputs) if self.answer else None
+        loss, terms = model(inputs, signals)
         self.record.samples += int(inputs["whole"])
         if len(terms) > 1 and self._is_due(_PULLS, _APART):
             objective = self.accelerator.unwrap_model(self.model)
             trained = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
             self.pulls = gradient_shares(terms, objective.weights, trained)
-        self._tell(terms, inputs["rows"])
+        self._tell(terms, inputs["rows"], signals)
         return loss
 
     def _is_due(self, times: int, apart: int = 1) -> bool:
@@ -138,16 +139,18 @@ class Trainer(transformers.Trainer):
         due = step % max(apart, self.state.max_steps // times) == 0 or step == self.state.max_steps
         return due and self.accelerator.sync_gradients
 
-    def _tell(self, terms: dict[str, Tensor], rows: Tensor) -> None:
+    def _tell(self, terms: dict[str, Tensor], rows: Tensor, signals: Signals | None) -> None:
         """Adds the terms to the running record; stops at the first that is no longer a number."""
         step = self.state.global_step + 1
         weights = self.accelerator.unwrap_model(self.model).weights
         for name, tensor in terms.items():
             value = float(tensor.detach())
             if not math.isfinite(value):
+                theirs = signals is not None and signals.logits is not None and bool(signals.logits.isnan().any())
+                way = "the teacher's own logits are no numbers there" if theirs else "lower learning_rate"
                 raise TrainingError(
                     f"{self.record.step}: the term '{name}' is {value} in step {step}, in the batch of training rows "
-                    f"{rows.tolist()[:8]}…; lower learning_rate, or set dtype: float32"
+                    f"{rows.tolist()[:8]}…; {way}, or set dtype: float32"
                 )
             self.sums[name] += weights[name] * value
         self.summed += 1
@@ -253,7 +256,7 @@ class Trainer(transformers.Trainer):
         self.args.save_only_model = not self._goes_on
         try:
             super()._save_checkpoint(model, trial)
-            self.record.seconds = self.clock.seconds
+            self.record.seconds, self.record.since = self.clock.seconds, self._since()
             self.accelerator.wait_for_everyone()  # each process has a file of its own in it
             if processes.is_first() and self.watch.folder is not None:
                 seal(folder, self.record)
@@ -263,6 +266,11 @@ class Trainer(transformers.Trainer):
         if processes.is_first():
             rotate_checkpoints(self.args.output_dir, 1, self.state.best_model_checkpoint)
         self.saved = time.monotonic()
+
+    def _since(self) -> dict[str, Any]:
+        """What was summed since the last record, over all processes, and what was warned of: for who goes on."""
+        self.sums.update(zip(self.sums, processes.mean([*self.sums.values()]), strict=True) if self.sums else ())
+        return {"sums": dict(self.sums), "summed": self.summed, "pulls": self.pulls, "warned": sorted(self.warned)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Weights that are tied are saved under each of their names, which safetensors wants apart in memory."""

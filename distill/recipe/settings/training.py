@@ -27,7 +27,9 @@ class Training(Settings):
     )
     batch_size: int = Field(32, ge=1, description="most examples in a batch")
     batch_tokens: int = Field(8192, ge=16, description="most tokens in a batch, padding included")
-    accumulate: int = Field(1, ge=1, description="batches whose gradients make one optimizer step")
+    accumulate: int = Field(
+        1, ge=1, description="batches whose gradients make one optimizer step; each counts alike, however much is in it"
+    )
     freeze: list[Literal["embeddings", "encoder"]] = Field(
         [], description="parts whose weights stay as they are; a head that is tied to the embeddings stays with them"
     )
