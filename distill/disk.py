@@ -14,7 +14,7 @@ from distill.errors import CheckpointError, MachineError
 
 _DISK = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
-    errno.ENOENT,
+    errno.ENOENT, errno.ENAMETOOLONG,
 )  # fmt: skip
 
 

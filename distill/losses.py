@@ -279,8 +279,8 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _real(vectors: Tensor, mask: Tensor | None) -> Tensor:
-    """(batch, tokens, …) with zeros for the tokens that the mask leaves out, whatever stands there: what is no number is
-    none times zero either.
+    """(batch, tokens, …) with zeros for the tokens that the mask leaves out: what is no number there would stay none
+    times zero.
     """
     return (
         vectors if mask is None else vectors.masked_fill((mask == 0).view(*mask.shape, *(1,) * (vectors.ndim - 2)), 0)

@@ -77,12 +77,25 @@ def result_of(folder: Path, form: str | None = None) -> Path:
             raise CheckpointError(f"{folder}: a run that did not finish; name one of the folders in it")
         return folder
     try:
-        name = read_json(report)["rows"][-1]["name"]
-    except (LookupError, TypeError):
+        from distill.evaluation.ledger import place_of_result
+
+        names = [row["name"] for row in read_json(report)["rows"]]
+        name = names[place_of_result(names)]
+    except (LookupError, TypeError, AttributeError):
         raise CheckpointError(f"{report}: not a report of a run; name one of the folders beside it") from None
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise CheckpointError(f"{report}: its result {str(name)[:60]!r} is no folder beside it")
     return folder / name
+
+
+def formats_of(title: str, folder: Path) -> dict[str, Path]:
+    """The folders that answer for one, by title: of a shipped one each that it holds, of a run its result. Raises
+    CheckpointError.
+    """
+    if not (folder / manifests.NAME).is_file():
+        return {title: result_of(folder)}
+    found = [folder / name for name in ("transformers", "onnx") if (folder / name).is_dir()] or [result_of(folder)]
+    return {f"{title}/{inside.name}" if len(found) > 1 else title: inside for inside in found}
 
 
 def _shipped(folder: Path, inside: Sequence[str]) -> Path:

@@ -14,6 +14,7 @@ from distill.library import nearest
 from distill.recipe.reading import Lines, line_of, read_tree, settle, sweep_words
 from distill.recipe.settings import Expect, Recipe
 from distill.tasks import LOWER
+from distill.tasks.metrics import METRICS_OF
 
 Method = Literal["grid", "random", "bayes"]
 METRICS = tuple(Expect.model_fields)  # what a run tells W&B of its result
@@ -48,7 +49,8 @@ def sweep(path: Path, *, metric: str = "retained", method: Method | None = None,
     if problems:
         raise RecipeError(problems)
     recipe = _check(tree, lines, path, choices)
-    track, rising = recipe.track, metric == "retained" or (metric == "score" and recipe.metric not in LOWER)
+    track, scored = recipe.track, recipe.metric or METRICS_OF.get(recipe.task.replace("-", "_"), ("accuracy",))[0]
+    rising = metric == "retained" or (metric == "score" and scored not in LOWER)
     listed = all("values" in parameter for parameter in parameters.values())
     if method == "grid" and not listed:
         raise RecipeError("--method grid: tries lists of values only; use bayes or random, or {choose: […]} throughout")

@@ -326,8 +326,8 @@ def test_a_run_tells_what_they_score_and_keeps_each_ones_signals(
         write(layout, *given)
 
     monkeypatch.setattr(saved_signals.Layout, "write", cut_off)
-    assert run(together(), tmp_path / "run").exit_code == 130  # while the second one labels
-    done = run(together(), tmp_path / "run")
+    assert run(together(ship=["transformers"]), tmp_path / "run").exit_code == 130  # while the second one labels
+    done = run(together(ship=["transformers"]), tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert len(passes) == 3 and "teacher 1's signals: in the store already" in done.output
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -341,6 +341,11 @@ def test_a_run_tells_what_they_score_and_keeps_each_ones_signals(
     with np.load(tmp_path / "run" / "predictions.npz") as arrays:
         score = float((arrays["ensemble"] == arrays["labels"]).mean())
     assert score == pytest.approx(report["ensemble"]["score"])
+
+    verified = CliRunner().invoke(main, ["verify", str(tmp_path / "run" / "shipped"), "--rounds", "3"])
+    assert verified.exit_code == 0, verified.output
+    compared = CliRunner().invoke(main, ["compare", str(tmp_path / "run"), "--json"])
+    assert "what is kept is held against its teachers as one" in compared.output
 
     single = recipe_file(teacher={"checkpoint": str(headed)}, steps=LEARN)
     assert run(single, tmp_path / "single").exit_code == 0

@@ -28,6 +28,20 @@ def row(name: str, form: str, ms: float, **more: object) -> Row:
     return Row(name, form, **{**given, "latency": cells, **more})
 
 
+@pytest.mark.parametrize(
+    ("names", "place"),
+    [
+        (["teacher", "1-prune"], 1),
+        (["teacher", "1-prune", "1-prune-padded"], 1),
+        (["teacher", "1-prune", "1-prune-padded", "2-quantize"], 3),
+        (["mine", "other-padded"], 1),
+    ],
+)
+def test_a_padded_copy_is_not_the_result(names, place):
+    rows = [row(name, "transformers", 1.0) for name in names]
+    assert Ledger(rows).last is rows[place]
+
+
 def hand_made() -> Ledger:
     return Ledger(
         [

@@ -346,6 +346,10 @@ def test_a_recipe_prunes_recovers_quantizes_and_ships(recipe_file, tmp_path, wit
     assert "FAILS" not in verified.output or "latency" in verified.output, verified.output
     asked = CliRunner().invoke(main, ["predict", str(tmp_path / "run" / "3-distill"), "the coach and the team"])
     assert asked.exit_code == 0, asked.output
+    measured = CliRunner().invoke(main, ["evaluate", str(shipped), "--recipe", str(recipe), "--json"])
+    assert {(row["name"], row["format"]) for row in json.loads(measured.stdout)} >= {
+        ("shipped/transformers", "transformers"), ("shipped/onnx", "onnx-int8"),
+    }  # fmt: skip
 
 
 def test_check_refuses_what_the_teachers_family_cannot_do(recipe_file, tmp_path):

@@ -293,9 +293,26 @@ def test_an_override_lengthens_a_teacher_by_name_and_a_bare_step(read):
     assert (recipe.teacher.card, recipe.teacher.finetune.epochs, recipe.steps[0].distill.epochs) == ("minilm-l6", 2, 1)
 
 
+def test_an_override_lengthens_every_short_form(read):
+    recipe = read(
+        RECIPE, "ship=[onnx]", "ship.hub=me/compact", "data.unlabelled=more.csv", "data.unlabelled.encoding=cp1252",
+        "data.further=[a.csv, b.csv]", "data.further.1.encoding=cp1252", "steps.0.distill.signals=64",
+        "steps.0.distill.signals.engine=float32", "steps=[{prune: {vocabulary: used}}, quantize]",
+        "steps.0.prune.vocabulary.margin=3", "steps.1.quantize.calibration=40",
+        "steps.1.quantize.calibration.split=validation",
+    )  # fmt: skip
+    assert (recipe.ship.formats, recipe.ship.hub) == (["onnx"], "me/compact")
+    assert (recipe.data.unlabelled.path, recipe.data.unlabelled.encoding) == ("more.csv", "cp1252")
+    assert [(one.path, one.encoding) for one in recipe.data.further] == [("a.csv", "utf-8"), ("b.csv", "cp1252")]
+    assert recipe.steps[0].prune.vocabulary.keep == "used"
+    calibration = recipe.steps[1].quantize.calibration
+    assert (calibration.examples, calibration.split) == (40, "validation")
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        ("student.layers.encoder=1", "--set student.layers.encoder: 'student.layers' holds 2, not settings"),
         ("seed", "--set seed: write it as path.to.setting=value"),
         ("=1", "--set =1: write it as path.to.setting=value"),
         ("data..text=a", "--set data..text=a: write it as path.to.setting=value"),

@@ -77,6 +77,18 @@ def test_what_should_be_small_is_minimised(recipe, metric):
     assert sweep(recipe, metric=metric)["metric"] == {"name": metric, "goal": "minimize"}
 
 
+@pytest.mark.parametrize(
+    ("task", "goal"), [("causal-language-modelling", "minimize"), ("text-classification", "maximize")]
+)
+def test_a_score_rises_or_falls_as_its_own_metric_does(tmp_path, task, goal):
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        f"task: {task}\nteacher: {{checkpoint: /t}}\nstudent: {{layers: 1}}\ndata: {{source: rows.csv}}\n"
+        "steps: [{distill: {epochs: {choose: [1, 2]}}}]\n"
+    )
+    assert sweep(path, metric="score")["metric"] == {"name": "score", "goal": goal}
+
+
 def test_lists_alone_are_searched_as_a_grid(tmp_path):
     path = one_open(tmp_path, "epochs: {choose: [1, 2]}")
     assert sweep(path)["method"] == "grid"

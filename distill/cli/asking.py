@@ -25,10 +25,12 @@ def evaluate(folders: tuple[Path, ...], recipe: str, overrides: tuple[str, ...],
         from distill import checkpoint
         from distill.data import load
         from distill.evaluation import evaluate as measure
-        from distill.predict import result_of
+        from distill.predict import formats_of
 
         hush_loading()
-        found = {_title(folder, folders): result_of(folder) for folder in folders}
+        found = {}
+        for folder in folders:
+            found |= formats_of(_title(folder, folders), folder)
         names = checkpoint.label_names(checkpoint.read_config(next(iter(found.values()))))
         data = load(
             settings.data.labelled, task=settings.task, names=names, metric=settings.metric,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN…]")
 @click.option("--max-size", metavar="SIZE", help="Budget: at most so many bytes, like 5MB, 900kB or 1.5GB")
 @click.option("--min-retained", type=float, metavar="SHARE", help="Budget: at least this share of the teacher's score")
-@click.option("--min-score", type=float, metavar="SCORE", help="Budget: at least this score")
+@click.option("--min-score", type=float, metavar="SCORE", help="Budget: this score or a better one")
 @click.option("--max-latency", metavar="RATIO|MS", help="Budget: 0.5 of the teacher's latency in eager torch, or 12ms")
 @click.option("--max-memory", metavar="SIZE", help="Budget: peak memory of a process that answers, like 100MB")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the comparison as a page")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--smoke",
     is_flag=True,
-    help="Everything on a sliver of the data, in under a minute; figures mean nothing",
+    help="Everything on a sliver of the data, in a minute or so; figures mean nothing",
 )
 def run(
     recipe: str, assignments: tuple[str, ...], output: Path | None, overrides: tuple[str, ...], smoke: bool
@@ -59,12 +60,12 @@ def run(
         click.secho(f"expected {expectation}", fg="green" if expectation.met else "red")
     if smoke:
         click.echo("a smoke run: it works, but its figures mean nothing, and what the recipe expects is not judged")
-    result = folder / report.ledger.last.name
+    result, quoted = folder / report.ledger.last.name, shlex.quote(str(folder))
     click.echo(f"\nreport:  {folder / 'report.html'}  (also report.md; figures: report.json; recipe: recipe.yaml)")
     click.echo(f"result:  {result}")
     if settings.ship is not None:
-        click.echo(f"shipped: {folder / 'shipped'}  (its claims are checked by: distill verify {folder / 'shipped'})")
-    click.echo(f'try it:  distill predict {folder} "a text of yours"')
+        click.echo(f"shipped: {folder / 'shipped'}  (its claims are checked by: distill verify {quoted}/shipped)")
+    click.echo(f'try it:  distill predict {quoted} "a text of yours"')
     if report.missed:
         sys.exit(1)
 

@@ -59,7 +59,7 @@ class Budget:
 
     def __str__(self) -> str:
         words = {
-            "size": "at most {}", "retained": "retained at least {:g}", "score": "score at least {:g}",
+            "size": "at most {}", "retained": "retained at least {:g}", "score": "score {:g} or better",
             "latency": "at most {:g} of the teacher's latency in eager torch", "latency_ms": "at most {:g} ms",
             "memory": "at most {:g} MB of memory",
         }  # fmt: skip

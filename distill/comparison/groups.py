@@ -164,6 +164,10 @@ def _group(runs: list[Run], labels: list[str], key: tuple[str, str]) -> Group:
         group.notes.append("which test split this run was measured on is not told, so it stands alone")
     if len({run.report["teacher"].get("sha256") for run in runs if run.report.get("teacher")}) > 1:
         group.notes.append("the teachers differ: what is kept is held against each run's own; the front goes by score")
+    group.notes += [
+        f"{label}: what is kept is held against its teachers as one, {run.ledger.ensemble.metric} "
+        f"{run.ledger.ensemble.score:.4f}" for run, label in zip(runs, labels, strict=True) if run.ledger.ensemble
+    ]  # fmt: skip
     _choose_speed(group)
     _mark_front(group)
     group.differences = differences(runs)
@@ -176,7 +180,7 @@ def _entries(runs: list[Run], labels: list[str]) -> list[Entry]:
         rows = run.ledger.rows
         for row in rows:
             teacher = row.name == run.ledger.teacher.name
-            entry = Entry(run, row, [label], teacher, row is rows[-1])
+            entry = Entry(run, row, [label], teacher, row is run.ledger.last)
             same = next((other for other in entries if teacher and other.teacher and _same(entry, other)), None)
             if same is None:
                 entries.append(entry)

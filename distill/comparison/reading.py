@@ -165,17 +165,21 @@ def _read_report(path: Path) -> dict[str, Any]:
 
 
 def _ledger(path: Path, report: dict[str, Any]) -> Ledger:
-    rows = []
-    for place, told in enumerate(report["rows"]):
-        try:
-            row = TypeAdapter(Row).validate_python(told)
-        except ValidationError as error:
-            raise DataError(f"{path}: row {place} is not whole ({_first(error)})") from None
-        figures = [row.score, *row.interval, row.bytes, *(spent.p50_ms for spent in row.latency)]
-        if not np.isfinite(figures).all() or row.bytes <= 0 or any(spent.p50_ms <= 0 for spent in row.latency):
-            raise DataError(f"{path}: row {place} ({row.title}) has figures that can't be")
-        rows.append(row)
-    return Ledger(rows)
+    rows, ensemble = [_row(path, f"row {place}", told) for place, told in enumerate(report["rows"])], None
+    if report.get("ensemble") is not None:
+        ensemble = _row(path, "the ensemble's row", report["ensemble"])
+    return Ledger(rows, ensemble)
+
+
+def _row(path: Path, which: str, told: Any) -> Row:
+    try:
+        row = TypeAdapter(Row).validate_python(told)
+    except ValidationError as error:
+        raise DataError(f"{path}: {which} is not whole ({_first(error)})") from None
+    figures = [row.score, *row.interval, row.bytes, *(spent.p50_ms for spent in row.latency)]
+    if not np.isfinite(figures).all() or row.bytes <= 0 or any(spent.p50_ms <= 0 for spent in row.latency):
+        raise DataError(f"{path}: {which} ({row.title}) has figures that can't be")
+    return row
 
 
 def _first(error: ValidationError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distill.evaluation.writing import Sample
 
 _SPEED = ("vs eager", "vs same engine")
+PADDED = "-padded"  # behind the name of the checkpoint that it is a copy of, in a shape that stock transformers loads
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Ledger:
     @property
     def last(self) -> Row:
         """The row of what the run made: the last step's checkpoint in its smallest format."""
-        return self.rows[-1]
+        return self.rows[place_of_result([row.name for row in self.rows])]
 
     def ratio_of_size(self, row: Row) -> float:
         """Bytes over the teacher's."""
@@ -183,6 +184,12 @@ class Ledger:
 
     def __str__(self) -> str:
         return self.markdown()
+
+
+def place_of_result(names: Sequence[str]) -> int:
+    """Which of a run's rows, by their names, is that of what its last step made: none that is only a padded copy."""
+    own = [place for place, name in enumerate(names) if not (name.endswith(PADDED) and name[: -len(PADDED)] in names)]
+    return own[-1]
 
 
 def _writing(spent: Latency) -> dict[str, float]:

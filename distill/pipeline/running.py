@@ -16,6 +16,7 @@ from distill.checkpoint import Checkpoint
 from distill.energy import Meter
 from distill.ensemble import Ensemble
 from distill.evaluation import Subject, add_teacher_graph, make_ledger, note_of_tokens, subjects_in
+from distill.evaluation.ledger import PADDED
 from distill.pipeline.controls import Outcome, carry_out_arms, chain_end, describe_arms, stages_of_arms
 from distill.pipeline.describing import (
     describe_data,
@@ -82,7 +83,7 @@ def run(
 
 
 def sliver(recipe: settings.Recipe) -> settings.Recipe:
-    """The recipe on so little data, and in so few steps, that a run takes under a minute."""
+    """The recipe on so little data, and in so few steps, that a run takes a minute or so."""
 
     def short(words: settings.Training | None) -> settings.Training | None:
         return words and words.model_copy(update={"epochs": 1.0, "max_steps": 4})
@@ -217,7 +218,7 @@ def _add_padded(going: Underway) -> None:
     last = subjects[place]
     if ship is None or "transformers" not in ship.formats or not (last.folder / surgery.RECORD).is_file():
         return
-    name = f"{last.name}-padded"
+    name = f"{last.name}{PADDED}"
     going.state.add(Stage(name, "pad"))
     with going.stage(name):
         found = checkpoints.fingerprint(last.folder)

@@ -6,9 +6,9 @@ import copy
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -19,6 +19,7 @@ from ruamel.yaml.tokens import TagToken
 from distill.errors import RecipeError
 from distill.library import nearest
 from distill.recipe.settings import Recipe, Settings
+from distill.recipe.settings.base import short_of
 
 S = TypeVar("S", bound=Settings)
 Lines = dict[tuple[str, ...], int]  # path → line number
@@ -50,6 +51,8 @@ def read_tree(path: Path) -> tuple[dict[str, Any], Lines]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: can't be read ({error.strerror})") from None
     tree, lines = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: expected `word: value` lines, found {_spell(tree)}")
@@ -60,7 +63,7 @@ def settle(tree: dict[str, Any], kind: type[S], where: str, lines: Lines, overri
     """Settings out of a tree, overrides first; the tree stays as it was. Raises RecipeError with every problem."""
     tree = copy.deepcopy(tree)
     for override in overrides:
-        _apply(tree, override)
+        _apply(tree, kind, override)
     open_ = [
         f"{where}{line_of(path, lines)}: {'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
         f"here it takes one value ({'.'.join(path)}=VALUE)"
@@ -160,16 +163,19 @@ def _number(node: Node, path: tuple[str, ...], lines: Lines) -> None:
             _number(value, (*path, str(position)), lines)
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Sets `steps.0.distill.epochs=1` in the tree; parents that are not there yet are made."""
+def _apply(tree: dict[str, Any], kind: type[Settings], override: str) -> None:
+    """Sets `steps.0.distill.epochs=1` in the tree; parents that are not there yet are made, and a short form such as
+    `logits: 0.7` makes way for the long one.
+    """
     path, equals, raw = override.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(f"--set {override}: write it as path.to.setting=value")
     value, _ = _parse(raw, f"--set {path}")
-    place: Any = tree
+    place, form, marks = tree, kind, ()
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
+        form, marks = _form_of(form, part)
         if isinstance(place, list):
             if not part.isdecimal() or int(part) >= len(place):
                 held = f"0 to {len(place) - 1}" if place else "nothing"
@@ -181,18 +187,43 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {path}: '{'.'.join(parts[:position])}' holds {_spell(place)}, not settings")
         if last:
             place[key] = value
-        elif isinstance(place, dict) and (
-            _is_sweep_word(place.get(key)) or not isinstance(place.get(key), dict | list)
-        ):
-            # A short form such as `logits: 0.7` or `card-name` makes way for the long form, and so does a sweep's word.
-            short = None if _is_sweep_word(place.get(key)) else place.get(key)
-            place[key] = {} if short is None else {_LONG.get(key, "weight"): short}
-        elif isinstance(place, list) and isinstance(place[key], str):
-            place[key] = {place[key]: {}}  # a bare step such as `- quantize`
+        else:
+            place[key] = _written_out(place[key] if key in _keys(place) else None, form, marks, parts[position + 1])
         place = place[key]
 
 
-_LONG = {"teacher": "card", "source": "path"}
+def _keys(place: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return place if isinstance(place, dict) else range(len(place))
+
+
+def _written_out(value: Any, form: Any, marks: Sequence[Any], inner: str) -> Any:
+    """What stands at a place, so that something can be set inside of it."""
+    if value is None or _is_sweep_word(value):
+        return {}
+    if isinstance(value, dict) or (isinstance(value, list) and inner.isdecimal()):
+        return value
+    if (key := short_of(form, marks)) is not None:
+        return {key: value}
+    bare = isinstance(value, str) and form is not None and value in getattr(form, "model_fields", ())
+    return {value: {}} if bare else value  # a bare step such as `- quantize`
+
+
+def _form_of(form: Any, part: str) -> tuple[Any, Sequence[Any]]:
+    """How settings describe what stands at a key, or at a place of a list: its annotation, and what that is marked
+    with; nothing of what they don't know.
+    """
+    if part.isdecimal() and (held := _list_in(form)) is not None:
+        return held, ()
+    model = _model_in(form) if _list_in(form) is None else None
+    field = model.model_fields.get(part) if model is not None else None
+    return (field.annotation, field.metadata) if field is not None else (None, ())
+
+
+def _list_in(annotation: Any) -> Any:
+    """What a list of an annotation such as `list[Step] | None` holds; None where there is none."""
+    if get_origin(annotation) is list:
+        return get_args(annotation)[0]
+    return next((found for part in get_args(annotation) if (found := _list_in(part)) is not None), None)
 
 
 def _validate(tree: Any, kind: type[S], where: str, lines: Lines) -> S:

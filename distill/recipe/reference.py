@@ -8,47 +8,77 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from distill.recipe.settings import Bound, Recipe, Settings
+from distill.recipe.settings.base import short_of
 
 _HEAD = """# Recipe reference
 
 Every setting, its form, its default and what it does. This page is made from `distill/recipe/settings/` by
 `python -m distill.recipe.reference > docs/recipe.md`; a test keeps the two alike.
 
-A recipe is YAML 1.2. An unknown word is an error that names its line and the nearest known one.
+A recipe is YAML 1.2. An unknown word is an error that names its line and the nearest known one. Where settings may be
+told by one of them alone, `logits: 1.0` stands for `logits: {weight: 1.0}`; a step without settings is its word alone,
+`- quantize`.
 """
 
 
 def reference() -> str:
     """The page, in Markdown."""
-    told: set[type[Settings]] = set()
+    told: dict[type[Settings], str] = {}
     sections: list[str] = [_HEAD]
 
     def tell(model: type[Settings], path: str) -> None:
-        if model in told or model is Bound:
-            return
-        told.add(model)
-        lines = [f"## {path or 'The whole'}", "", (model.__doc__ or "").strip().split("\n")[0], ""]
+        told[model] = path
+        summary = " ".join((model.__doc__ or "").strip().split("\n\n")[0].split())
+        lines = [f"## {path or 'The whole'}", "", summary, ""]
         lines += ["| setting | form | default | |", "| --- | --- | --- | --- |"]
         lines += [_line(name, field) for name, field in model.model_fields.items()]
-        sections.append("\n".join(lines) + "\n")
+        new, known = [], []
         for name, field in model.model_fields.items():
-            for inner in _models(field.annotation):
-                dots = ".0" if get_origin(field.annotation) is list else ""
-                tell(inner, f"{path}.{name}{dots}".removeprefix("."))
+            for inner in (inner for inner in _models(field.annotation) if inner is not Bound):
+                if inner in told:
+                    known.append(f"`{name}` has the settings of [{told[inner]}](#{told[inner].replace('.', '')}).")
+                else:
+                    new.append((inner, f"{path}.{name}{'.0' * _is_list(field.annotation)}".removeprefix(".")))
+                    told[inner] = new[-1][1]
+        lines += ["", *known] if known else []
+        sections.append("\n".join(lines) + "\n")
+        for inner, where in new:
+            tell(inner, where)
 
     tell(Recipe, "")
     return "\n".join(sections)
 
 
 def _line(name: str, field: FieldInfo) -> str:
-    return f"| `{name}` | {_form(field.annotation)} | {_default(field)} | {field.description} |"
+    alone = short_of(field.annotation, field.metadata)
+    form = _form(field.annotation) + (f", or its `{alone}` alone" if alone else "")
+    return f"| `{name}` | {form} | {_default(field)} | {field.description} |"
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(get_origin(part) is list for part in get_args(annotation))
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "–" if value is None or isinstance(value, Settings) else f"`{value}`"
+    if isinstance(value, Settings):
+        value = _said(value)
+    return "–" if value is None or value == "{}" else f"`{value}`"
+
+
+def _said(settings: Settings) -> str:
+    """Settings as a recipe would say them in short: only those that aren't their own defaults."""
+    parts = []
+    for name, field in type(settings).model_fields.items():
+        value, alone = getattr(settings, name), short_of(field.annotation, field.metadata)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        if isinstance(value, Settings):
+            value = getattr(value, alone) if alone else _said(value)
+        parts.append(f"{name}: {value}")
+    return f"{{{', '.join(parts)}}}"
 
 
 def _form(annotation: Any) -> str:

@@ -37,6 +37,8 @@ def read_json(path: Path) -> Any:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({first_line(error)})") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
     level, depth = [found], 0
     while level:
         depth += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 from distill.errors import CheckpointError, MachineError
@@ -56,4 +57,4 @@ def _tell(folder: Path, words: Ship, sizes: dict[str, int]) -> None:
     for name, size in sorted(sizes.items()):
         log.info("  %-36s %12s bytes", name, f"{size:,}")
     log.info("log in with: hf auth login   (or set HF_TOKEN), then run the recipe again, or push by hand:")
-    log.info("  hf upload %s %s .", words.hub, folder)
+    log.info("  hf upload %s %s .", words.hub, shlex.quote(str(folder)))

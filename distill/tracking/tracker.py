@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -241,7 +242,8 @@ def _environment(package: Path) -> dict[str, str]:
 
 def _sync(folder: Path, *, online: bool = False) -> str:
     # without WANDB_PROGRAM `wandb sync` sends the path of its own program
-    return f"(cd {folder} && WANDB_PROGRAM=distill wandb sync --yes{' --include-online' if online else ''})"
+    more = " --include-online" if online else ""
+    return f"(cd {shlex.quote(str(folder))} && WANDB_PROGRAM=distill wandb sync --yes{more})"
 
 
 def _said(spool: Path) -> dict[str, Any]:

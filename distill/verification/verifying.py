@@ -32,8 +32,9 @@ def verify(folder: Path, *, overrides: Sequence[str] = (), quick: bool = False, 
     manifest = manifests.read(folder)
     findings, spoilt = check_files(folder, manifest)
     try:
-        report, rows = read_report(folder, manifest)
-        findings += check_words(folder, manifest, report, rows)
+        report, ledger = read_report(folder, manifest)
+        findings += check_words(folder, manifest, report, ledger)
+        rows = ledger.rows
     except CheckpointError as error:
         report, rows = {}, []
         findings.append(Finding("report.json", "FAILS", why=first_line(error)))

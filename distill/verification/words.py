@@ -18,7 +18,7 @@ from distill.verification.controls import check_controls
 from distill.verification.finding import Finding, first_line
 
 if TYPE_CHECKING:
-    from distill.evaluation import Row
+    from distill.evaluation import Ledger, Row
     from distill.tasks import Task
 
 _LARGEST_ARRAYS = 1 << 30  # bytes of predictions, unpacked
@@ -28,30 +28,30 @@ _ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSE
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
-def read_report(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], list[Row]]:
-    """A shipped report and its rows, whole enough to be held against anything. Raises CheckpointError."""
+def read_report(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], Ledger]:
+    """A shipped report and its ledger, whole enough to be held against anything. Raises CheckpointError."""
     from distill.evaluation import Ledger
 
     try:
         report = read_json(folder / "report.json")
-        rows = claims.rows_of(report)
-        claims.of_rows(rows, manifest.formats)
-        Ledger(rows).cells()
+        claims.of_rows(claims.rows_of(report), manifest.formats)
+        ledger = Ledger.told(report)
+        ledger.cells()
         if [str(label) for label in report["data"]["labels"]] != report["data"]["labels"]:
             raise TypeError("its labels are no words")
     except _ODD as error:
         raise CheckpointError(f"it can't be read: {first_line(error)}") from None
-    return report, rows
+    return report, ledger
 
 
-def check_words(folder: Path, manifest: Manifest, report: Mapping[str, Any], rows: list[Row]) -> list[Finding]:
+def check_words(folder: Path, manifest: Manifest, report: Mapping[str, Any], ledger: Ledger) -> list[Finding]:
     """The report against the manifest, the predictions and itself; then the card against the report."""
     findings: list[Finding] = []
     for name, check in (
-        ("report", lambda: _claims(manifest, claims.of_rows(rows, manifest.formats)) + _kept(rows)),
+        ("report", lambda: _claims(manifest, claims.of_rows(ledger.rows, manifest.formats)) + _kept(ledger)),
         ("labels", lambda: _labels(folder, manifest, report)),
-        ("predictions", lambda: _predictions(folder, manifest, report, rows)),
-        ("card", lambda: _card(folder, manifest, report, rows)),
+        ("predictions", lambda: _predictions(folder, manifest, report, ledger)),
+        ("card", lambda: _card(folder, manifest, report, ledger)),
     ):
         try:
             findings += check()
@@ -102,33 +102,36 @@ def _labels(folder: Path, manifest: Manifest, report: Mapping[str, Any]) -> list
     return [Finding("labels", "holds", ", ".join(manifest.labels), "the same, in this order, everywhere", "exactly")]
 
 
-def _kept(rows: list[Row]) -> list[Finding]:
-    """What was kept is the score over the teacher's, or the inverse where less is better."""
+def _kept(ledger: Ledger) -> list[Finding]:
+    """What was kept is the score over the teacher's, or the ensemble's; the inverse where less is better."""
     from distill.tasks import LOWER, retained
 
     findings = []
-    for row in rows[1:]:
-        kept = retained(row.score, rows[0].score, lower=row.metric in LOWER)
+    for row in ledger.shown:
+        if row is ledger.reference:
+            continue
+        kept = retained(row.score, ledger.reference.score, lower=row.metric in LOWER)
         if (kept is None) != (row.retained is None) or (kept is not None and abs(kept - row.retained) > 1e-6):
             name = f"retained {row.title}"
             findings.append(Finding(name, "FAILS", f"{row.retained}", f"{kept}", "of the two scores"))
     return findings
 
 
-def _predictions(folder: Path, manifest: Manifest, report: Mapping[str, Any], rows: list[Row]) -> list[Finding]:
+def _predictions(folder: Path, manifest: Manifest, report: Mapping[str, Any], ledger: Ledger) -> list[Finding]:
     """Every score that report.json tells, counted again from the predictions that were kept."""
     path = folder / "predictions.npz"
     if not path.is_file():
         return [Finding("predictions", "not checked", why="none were kept with it")]
     from distill.tasks import restored
 
-    task = restored(manifest.problem, manifest.labels, rows[0].metric)
+    task = restored(manifest.problem, manifest.labels, ledger.teacher.metric)
     with zipfile.ZipFile(path) as packed:
         if sum(entry.file_size for entry in packed.infolist()) > _LARGEST_ARRAYS:
             return [Finding("predictions", "FAILS", why="unpacked it is larger than predictions are")]
     with np.load(path, allow_pickle=False) as held:
         kept = {name: held[name] for name in held.files}
-    names = {f"{row.name}.{row.format}": row for row in rows}
+    names = {f"{row.name}.{row.format}": row for row in ledger.rows}
+    names |= {ledger.ensemble.name: ledger.ensemble} if ledger.ensemble else {}
     counted = [name for name in names if name in kept]
     findings = [wrong for name in counted for wrong in _recount(task, names[name], kept[name], kept["labels"])]
     findings += check_controls(task, report.get("controls"), kept)
@@ -155,13 +158,13 @@ def _recount(task: Task, row: Row, predictions: np.ndarray, labels: np.ndarray) 
     return wrong
 
 
-def _card(folder: Path, manifest: Manifest, report: Mapping[str, Any], rows: list[Row]) -> list[Finding]:
+def _card(folder: Path, manifest: Manifest, report: Mapping[str, Any], ledger: Ledger) -> list[Finding]:
     try:
         check_size(folder / "README.md")
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, ValueError, CheckpointError) as error:
         return [Finding("README.md", "FAILS", why=f"it can't be read: {first_line(error)}")]
-    return [*_model_index(text, manifest, report), *_table(text, manifest, rows)]
+    return [*_model_index(text, manifest, report), *_table(text, manifest, ledger)]
 
 
 def _model_index(text: str, manifest: Manifest, report: Mapping[str, Any]) -> list[Finding]:
@@ -202,11 +205,9 @@ def _figures(text: str) -> dict[str, Any]:
     return told
 
 
-def _table(text: str, manifest: Manifest, rows: list[Row]) -> list[Finding]:
+def _table(text: str, manifest: Manifest, ledger: Ledger) -> list[Finding]:
     """The card's measured table against the report's, cell by cell: the first that differs is told."""
-    from distill.evaluation import Ledger
-
-    head, body = Ledger(rows).cells()
+    head, body = ledger.cells()
     expected = [[_plain(cell) for cell in line] for line in (head, *body)]
     found = _first_table(text.partition("\n## Measured\n")[2])
     if not found or found[0] != expected[0]:

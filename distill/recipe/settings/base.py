@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from functools import partial
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -48,8 +51,19 @@ class Settings(BaseModel):
 
 def short(key: str) -> BeforeValidator:
     """Lets `logits: 0.7` stand for `logits: {weight: 0.7}`, and the like."""
+    return BeforeValidator(partial(_expanded, key))
 
-    def expand(value: Any) -> Any:
-        return {key: value} if value is not None and not isinstance(value, dict | BaseModel) else value
 
-    return BeforeValidator(expand)
+def _expanded(key: str, value: Any) -> Any:
+    return {key: value} if value is not None and not isinstance(value, dict | BaseModel) else value
+
+
+def short_of(annotation: Any, marks: Sequence[Any] = ()) -> str | None:
+    """The setting that a lone value stands for, where `short` lets it; `marks` are what a field's annotation had."""
+    for mark in marks:
+        if isinstance(mark, BeforeValidator) and getattr(mark.func, "func", None) is _expanded:
+            return mark.func.args[0]
+    if hasattr(annotation, "__metadata__"):
+        return short_of(annotation.__origin__, annotation.__metadata__)
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    return next((found for part in parts if (found := short_of(part))), None)

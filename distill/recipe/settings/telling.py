@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -29,11 +29,6 @@ class Ship(Settings):
         if value is not None and (not _HUB_REPOSITORY.fullmatch(value) or ".." in value or "--" in value):
             raise ValueError("a repository on the Hub is named organisation/name")
         return value
-
-
-def _formats(value: Any) -> Any:
-    """`[transformers, onnx]` stands for `{formats: [transformers, onnx]}`."""
-    return {"formats": value} if isinstance(value, list) else value
 
 
 class Track(Settings):

@@ -12,7 +12,7 @@ from distill.recipe.settings.data import Data
 from distill.recipe.settings.generation import Generation
 from distill.recipe.settings.judging import Expect, Timing
 from distill.recipe.settings.models import Student, Teacher
-from distill.recipe.settings.telling import Ship, Track, _formats
+from distill.recipe.settings.telling import Ship, Track
 from distill.recipe.settings.training import Distill, Finetune
 
 
@@ -96,9 +96,7 @@ class Recipe(Settings):
     )
     expect: Expect = Field(default_factory=Expect, description="what the result must reach")
     timing: Timing = Field(default_factory=Timing, description="how latency is measured")
-    ship: Annotated[Ship, BeforeValidator(_formats)] | None = Field(
-        None, description="what is handed over, if anything"
-    )
+    ship: Annotated[Ship, short("formats")] | None = Field(None, description="what is handed over, if anything")
     track: Track = Field(default_factory=Track, description="what is told to W&B, and the energy of training")
     seed: int = Field(0, ge=0, lt=2**32, description="of splits, initial weights, batches and dropout")
     seeds: Annotated[int, Field(ge=1, le=100)] | Annotated[list[Seed], Field(min_length=1)] | None = Field(

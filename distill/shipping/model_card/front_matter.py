@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 _DIGITS = 6
-_HUB_TASKS = {"masked-language-modelling": "fill-mask", "causal-language-modelling": "text-generation"}  # else the same
+# What the Hub calls tasks, where it calls them otherwise; it has no word for text to text.
+_HUB_TASKS = {
+    "masked-language-modelling": "fill-mask", "causal-language-modelling": "text-generation", "text-to-text": None,
+}  # fmt: skip
 # What the Hub calls the licences that it knows; any other is `other` with its name.
 _LICENCES = {
     "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0",

@@ -47,9 +47,9 @@ def reproduce(report: Mapping[str, Any]) -> str:
     pinned = "distill-toolkit" if own == "not installed" else f"distill-toolkit=={own}"
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{code(f'pip install {pinned}' + chr(10) + 'distill run ./recipe.yaml', 'sh')}\n\n"
-        "`recipe.yaml` is the recipe with every default written out. A path in it is only a name: put the file "
-        "beside it, or say where it is with `--set data.source=…`.\n\n"
+        f"{code(f'pip install {pinned}' + chr(10) + 'distill run ./recipe.yaml --output ../again', 'sh')}\n\n"
+        "`recipe.yaml` is the recipe with every default written out. A path in it is only a name: say where the file "
+        "is with `--set data.source=…`.\n\n"
         f"* versions: {told}\n"
         f"* machine: {machine['processor']}, {machine['cores']} core(s), {machine['memory_gb']} GB, "
         f"{machine['system']}, Python {machine['python']}, accelerator: {machine['accelerator'] or 'none'}\n"
