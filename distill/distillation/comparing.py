@@ -46,7 +46,8 @@ def compare(
         if task.head_labels and task.problem != "regression":
             if mine is None:
                 mine = answer_all(Torch(student.model, dtype), student.encode(data, "validation"), task)
-            record.teacher["agreement"] = task.agreement(mine, answers, threshold)
+            own = task.choose_threshold(mine, held.labels)  # each as it is used
+            record.teacher["agreement"] = task.agreement(mine, answers, own, threshold)
         if (entropy := entropy_of(task, answers)) is not None:
             record.teacher["entropy"] = entropy
     told = ", ".join(f"{name} {value:.4f}" for name, value in record.teacher.items())

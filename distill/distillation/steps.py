@@ -193,7 +193,7 @@ def _train(
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
-    this_sitting = best is not None and best[0] == watch.log.best["score"]
+    this_sitting = best is not None and best[0] == watch.log.best["score"] and words.simulate is None
     return checkpoint, best[1] if this_sitting else None
 
 

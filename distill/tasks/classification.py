@@ -96,11 +96,11 @@ class TextClassification(Task):
         """The logits as they are, (batch, labels)."""
         return logits
 
-    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5, theirs: float | None = None) -> float:
         """The share of equal predictions; of numbers those within one hundredth."""
         if self.problem == "regression":
             return float(np.isclose(found, expected, rtol=0.01, atol=0.01).mean())
-        return super().agreement(found, expected, threshold)
+        return super().agreement(found, expected, threshold, theirs)
 
     def changed(self, found: Array, expected: Array) -> float:
         """The mean square between probabilities."""

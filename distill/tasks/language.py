@@ -101,7 +101,7 @@ class LanguageModelling(Task):
         """The largest difference between a row's nats by token."""
         return float(np.abs(_by_token(found) - _by_token(expected)).max())
 
-    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5, theirs: float | None = None) -> float:
         """The share of places with the same likeliest token."""
         width = min(found.shape[1], expected.shape[1])
         one, other = found[:, SUMS:width], expected[:, SUMS:width]

@@ -214,9 +214,9 @@ class Task:
         """How much of what answers say is changed: as `moved`, in what a user reads where that differs."""
         return self.moved(found, expected)
 
-    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
-        """The share of equal predictions."""
-        same = self.predictions(found, threshold) == self.predictions(expected, threshold)
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5, theirs: float | None = None) -> float:
+        """The share of equal predictions; `theirs` is the threshold of what is expected, where that has its own."""
+        same = self.predictions(found, threshold) == self.predictions(expected, threshold if theirs is None else theirs)
         return float(same.reshape(len(same), -1).all(-1).mean())
 
     # ---------------------------------------------------------------------------------------------- how it is judged

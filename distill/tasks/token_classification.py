@@ -86,7 +86,7 @@ class TokenClassification(Task):
         seen = np.isfinite(answers[..., 0])
         return np.where(seen, np.where(seen[..., None], answers, 0).argmax(-1), NO_TAG)
 
-    def agreement(self, found: Array, expected: Array, threshold: float = 0.5) -> float:
+    def agreement(self, found: Array, expected: Array, threshold: float = 0.5, theirs: float | None = None) -> float:
         """The share of equal tags."""
         one, other = self.predictions(found), self.predictions(expected)
         real = (one != NO_TAG) | (other != NO_TAG)
