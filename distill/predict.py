@@ -80,8 +80,8 @@ def result_of(folder: Path, form: str | None = None) -> Path:
         from distill.evaluation.ledger import place_of_result
 
         names = [row["name"] for row in read_json(report)["rows"]]
-        name = names[place_of_result(names)]
-    except (LookupError, TypeError, AttributeError):
+        name = names[place_of_result([str(one) for one in names])]
+    except (LookupError, TypeError):
         raise CheckpointError(f"{report}: not a report of a run; name one of the folders beside it") from None
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise CheckpointError(f"{report}: its result {str(name)[:60]!r} is no folder beside it")

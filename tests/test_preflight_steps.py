@@ -177,11 +177,11 @@ def translation(recipe_file, tmp_path):
 
 @pytest.mark.parametrize("term", ["hidden_states", "attentions", "relations"])
 def test_layers_of_an_encoder_decoder_that_nobody_knows_cannot_be_imitated(tmp_path, translation, term):
-    facts = {**CONFIGS["bart"][1], "architectures": ["PegasusForConditionalGeneration"]}
-    folder = plain_config(tmp_path / "pegasus", {"model_type": "pegasus", **facts})
+    facts = {**CONFIGS["bart"][1], "architectures": ["BlenderbotForConditionalGeneration"]}
+    folder = plain_config(tmp_path / "blenderbot", {"model_type": "blenderbot", **facts})
     steps = [{"distill": {"imitate": {term: 1.0}}}]
     problem = only_problem(translation(folder, steps=steps))
-    assert problem.startswith(f"imitate.{term}: nothing is known about the layers of model type 'pegasus' (known: bert")
+    assert problem.startswith(f"imitate.{term}: nothing is known about the layers of model type 'blenderbot' (known: bert")
     assert "distill/anatomy/families.py: where its layers, their attention" in problem
     assert plan_of(translation(folder, steps=[LOGITS])).problems == []
 
