@@ -181,7 +181,8 @@ def test_layers_of_an_encoder_decoder_that_nobody_knows_cannot_be_imitated(tmp_p
     folder = plain_config(tmp_path / "blenderbot", {"model_type": "blenderbot", **facts})
     steps = [{"distill": {"imitate": {term: 1.0}}}]
     problem = only_problem(translation(folder, steps=steps))
-    assert problem.startswith(f"imitate.{term}: nothing is known about the layers of model type 'blenderbot' (known: bert")
+    words = f"imitate.{term}: nothing is known about the layers of model type 'blenderbot' (known: bert"
+    assert problem.startswith(words)
     assert "distill/anatomy/families.py: where its layers, their attention" in problem
     assert plan_of(translation(folder, steps=[LOGITS])).problems == []
 
