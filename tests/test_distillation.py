@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import replace
 
 import families
@@ -188,14 +189,19 @@ def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):
 # ------------------------------------------------------------------------------------- what is told
 
 
-def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
+@pytest.mark.parametrize(
+    ("whose", "way"), [("student", "lower learning_rate"), ("teacher", "the teacher's own logits are no numbers there")]
+)
+def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data, whose, way):
     pupil = cut(bert, 2)
     lesson = Lesson(pupil.model, data.task, settings.Imitate(labels=1.0, logits=1.0))
     asked: list[list[int]] = []
 
     def answer(batch: dict[str, Tensor]) -> Signals:
         asked.append(batch["rows"].tolist())
-        bad = float("nan") if len(asked) == 3 else 1.0
+        if len(asked) == 3 and whose == "student":
+            pupil.model.classifier.weight.data[:] = math.nan
+        bad = math.nan if len(asked) == 3 and whose == "teacher" else 1.0
         return Signals(torch.full((len(asked[-1]), 3), bad))
 
     words = Distill(**FAST, batch_size=6)
@@ -204,7 +210,7 @@ def test_nan_stops_the_training_and_names_step_rows_and_term(bert, data):
     assert len(asked) == 3
     assert "1-distill: the term 'logits' is nan in step 3" in str(told.value)
     assert str(asked[2])[:-1] in str(told.value)
-    assert "learning_rate" in str(told.value)
+    assert f"{way}, or set dtype: float32" in str(told.value)
 
 
 @pytest.mark.parametrize("made", ["gradient", "score"])
