@@ -342,8 +342,8 @@ def test_a_run_tells_what_they_score_and_keeps_each_ones_signals(
         score = float((arrays["ensemble"] == arrays["labels"]).mean())
     assert score == pytest.approx(report["ensemble"]["score"])
 
-    verified = CliRunner().invoke(main, ["verify", str(tmp_path / "run" / "shipped"), "--rounds", "3"])
-    assert verified.exit_code == 0, verified.output
+    verified = CliRunner().invoke(main, ["verify", str(tmp_path / "run" / "shipped"), "--quick"])
+    assert verified.exit_code == 0 and "FAILS" not in verified.output, verified.output
     compared = CliRunner().invoke(main, ["compare", str(tmp_path / "run"), "--json"])
     assert "what is kept is held against its teachers as one" in compared.output
 
