@@ -32,10 +32,10 @@ from distill.training import Watch, choose_dtype
 _VERSIONS = {
     "finetune": 2,
     "distill": 2,
-    "prune": 4,
-    "pad": 2,
+    "prune": 5,
+    "pad": 3,
     "quantize": 8,
-    "student": 2,
+    "student": 3,
     "graph": 4,
     "score": 3,
     "signals": 1,
