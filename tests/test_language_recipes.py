@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from distill import Predictor, library, tasks
 from distill import checkpoint as checkpoints
 from distill.cli import main
 from distill.errors import DataError, DistillError
+from distill.evaluation import session, timing
 from distill.pipeline import run
 from distill.preflight import prepare
 from distill.recipe import load as load_recipe
@@ -178,7 +180,23 @@ def test_a_new_head_is_tied_to_the_embeddings_that_stay(body, masked):
     assert (AutoModel.from_pretrained(body).get_input_embeddings().weight == table).all()
 
 
-def test_what_ships_holds_its_claims_and_is_asked(language_recipe, corpus, tmp_path, without_memory):
+@pytest.fixture
+def steady(monkeypatch):
+    """Median latencies that hang on the format alone, whatever else this machine does meanwhile."""
+    measure, by_format = timing.measure_latency, {"transformers": 8.0, "onnx-fp32": 4.0, "onnx-int8": 2.0}
+
+    def told(engines, *given):
+        found = measure(engines, *given)
+        return [
+            [replace(spent, p50_ms=by_format[engine.format]) for spent in row]
+            for engine, row in zip(engines, found, strict=True)
+        ]
+
+    for module in (timing, session):
+        monkeypatch.setattr(module, "measure_latency", told)
+
+
+def test_what_ships_holds_its_claims_and_is_asked(language_recipe, corpus, tmp_path, without_memory, steady):
     recipe = language_recipe(
         "bert",
         steps=[
@@ -199,14 +217,14 @@ def test_what_ships_holds_its_claims_and_is_asked(language_recipe, corpus, tmp_p
     with pytest.raises(DataError, match=r"has no \[MASK\]; write one"):
         Predictor(folder).predict(["nothing to fill in"])
     findings = verify(folder, overrides=[f"data.source={corpus}"])
-    assert not [str(one) for one in findings if one.outcome == "FAILS" and "latency" not in one.name]
+    assert [finding for finding in findings if finding.outcome == "FAILS"] == []
     assert any(finding.name == "score onnx-int8" and finding.outcome == "holds" for finding in findings)
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: fill-mask" in card and "fills in what is masked" in card
     assert len(json.loads((folder / "manifest.json").read_text())["probe"]["logits"]["transformers"][0]) <= 16 * 32
 
 
-def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, tmp_path, without_memory):
+def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, tmp_path, without_memory, steady):
     recipe = language_recipe(
         "gpt2", steps=[{"finetune": {"epochs": 1, "max_steps": 2}}], ship=["transformers"],
         generation={"max_new_tokens": 7, "beams": 2},
@@ -214,7 +232,7 @@ def test_a_decoder_without_padding_ships_and_writes_on(language_recipe, corpus, 
     run(load_recipe(recipe), tmp_path / "run", beside=tmp_path)
     folder = tmp_path / "run" / "shipped"
     findings = verify(folder, overrides=[f"data.source={corpus}"])
-    assert not [str(one) for one in findings if one.outcome == "FAILS" and "latency" not in one.name]
+    assert [finding for finding in findings if finding.outcome == "FAILS"] == []
     long = "the goal of the match and " * 9
     written = Predictor(folder).predict(["the goal", long])
     assert len(written) == 2 and all(isinstance(text, str) for text in written)
