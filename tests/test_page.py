@@ -18,7 +18,7 @@ from browser import CHROMIUM, chromium
 from made_reports import LABELS, ROWS, make_report
 
 from distill.evaluation.ledger import Ledger, Row
-from distill.report import headline, markup
+from distill.report import headline, markup, plots
 from distill.report.page import page
 
 HOSTILE = [
@@ -437,3 +437,7 @@ def test_a_logarithmic_axis_has_two_to_six_marks_whatever_its_ends():
             assert marks == sorted(marks)
     assert log_marks(0.8, 12.5) == [1, 2, 5, 10]
     assert log_marks(2.1, 4.9) == [3, 4]
+
+
+def test_every_format_has_a_mark():
+    assert all("<li><svg" in str(plots.format_key([name])) for name in (*plots.FORMATS, "another"))

@@ -72,6 +72,7 @@ def _look(point: Point) -> tuple[str, str]:
 _SHAPES = {
     "o": '<circle cx="11" cy="6" r="4"/>', "s": '<rect x="7.2" y="2.2" width="7.6" height="7.6"/>',
     "D": '<path d="M11 1 16 6 11 11 6 6z"/>', "^": '<path d="M11 1.5 16 10.5H6z"/>',
+    "v": '<path d="M11 10.5 16 1.5H6z"/>',
 }  # fmt: skip
 
 
