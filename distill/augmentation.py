@@ -21,6 +21,7 @@ from distill.data.encoding import Sheet, encodings_of
 from distill.data.masking import masking_for
 from distill.data.more import MASKED_LM, UNLABELLED, WORDS, Extra, let_in, require_masked_lm
 from distill.data.readers import READERS
+from distill.data.scripts import WORD
 from distill.disk import write_text
 from distill.errors import DataError
 from distill.recipe import settings
@@ -32,7 +33,7 @@ from distill.training import choose_dtype
 _LIKELIEST = 15  # words that one is drawn from, as in TinyBERT
 _NUMBERS = 1 << 26  # logits at once: 256 MB
 _ROWS = 2000  # rows whose copies are made at once
-_WHOLE_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_WHOLE_WORD = re.compile(WORD)
 
 
 def augment(data: Splits, masked_lm: Checkpoint | None = None) -> Splits:

@@ -21,18 +21,19 @@ from distill.errors import DataError, DistillError
         (lambda i: "zab"[i % 3], ("a", "b", "z")),
         (lambda i: (10, 9, -1)[i % 3], ("-1", "9", "10")),  # numbers sort as numbers
         (lambda i: i % 3 - 1, ("-1", "0", "1")),  # three opinions
-        (lambda i: i % 2 == 0, ("0", "1")),
+        (lambda i: i % 2 == 0, ("False", "True")),
+        (lambda i: ("007", "08")[i % 2], ("007", "08")),  # words too
         (lambda i: (1.0, 2.0)[i % 2], ("1", "2")),
         (lambda i: ("NA", "null")[i % 2], ("NA", "null")),  # words, not empty cells
     ],
-    ids=["words", "integers", "opinions", "bools", "whole floats", "NA and null"],
+    ids=["words", "integers", "opinions", "bools", "leading zeros", "whole floats", "NA and null"],
 )
 def test_labels_of_any_kind_are_sorted_when_nobody_names_them(csv_of, label, names):
     splits = read(csv_of(label))
     assert splits.task.labels == names
     assert splits.task.problem == "single_label_classification"
     texts = dict(zip(TEXTS, (label(i) for i in range(60)), strict=True))
-    plain = {text: str(int(value)) if not isinstance(value, str) else value for text, value in texts.items()}
+    plain = {text: str(int(value)) if isinstance(value, float) else str(value) for text, value in texts.items()}
     assert named(splits) == Counter(plain.items())
 
 
@@ -47,6 +48,9 @@ def test_labels_of_any_kind_are_sorted_when_nobody_names_them(csv_of, label, nam
         (lambda i: "ab"[i % 2], ["c", "a"], ("a", "b")),  # they don't fit
         (lambda i: i % 3, ["no", "yes"], ("0", "1", "2")),
         (lambda i: i % 2 == 0, ["False", "True"], ("False", "True")),
+        (lambda i: i % 2 == 0, ["True", "False"], ("True", "False")),  # by name, not by number
+        (lambda i: i % 2 == 0, ["no", "yes"], ("no", "yes")),
+        (lambda i: i % 2 == 0, ["1", "0"], ("1", "0")),
     ],
 )
 def test_labels_follow_a_checkpoints_names_when_they_fit(jsonl_of, label, known, expected):
@@ -55,8 +59,8 @@ def test_labels_follow_a_checkpoints_names_when_they_fit(jsonl_of, label, known,
     texts = dict(zip(TEXTS, (label(i) for i in range(60)), strict=True))
     for (text,), index in every_row(splits):
         given = texts[text]
-        name = str(int(given) if isinstance(given, bool) else given)
-        at = [i for i, word in enumerate(expected) if word.casefold() == name.casefold()]
+        same = {str(given).casefold(), str(int(given)) if isinstance(given, bool) else ""}
+        at = [i for i, word in enumerate(expected) if word.casefold() in same]
         assert index == (at[0] if at else int(given))
 
 
@@ -143,6 +147,8 @@ def test_two_text_columns_make_pairs(tmp_path):
         (lambda i: ["a"], {"problem": "regression"}, "the label column holds lists of labels"),
         (lambda i: "ab"[i % 2], {"text": "txt"}, "data.text: train has no column 'txt' (it has: text, label)"),
         (lambda i: i % 2, {"text": "label"}, "data.text: row 0 of train holds 0"),
+        (lambda i: "a;b" if i else None, {"separator": ";"}, "row 0 of train has no label in column 'label'"),
+        (lambda i: ["a;b"], {"separator": ";"}, "holds ['a;b'], not a text to be cut at data.separator"),
         (lambda i: i % 2 if i != 5 else -100, {}, "row 5 of train has the label −100, which marks rows without one"),
         (lambda i: i % 4 - 1, {}, "row 0 of train has the label −1, which marks rows without one"),
         (lambda i: [i % 2] if i != 5 else [0, -100], {}, "row 5 of train has the label −100"),
@@ -183,3 +189,41 @@ def test_lists_of_zeros_and_ones_are_the_places_of_labels(tmp_path):
     assert data.task.problem == "multi_label_classification"
     assert data.task.labels == ("0", "1", "2")
     assert {tuple(label) for label in data.train.labels} == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+def test_two_labels_are_flags_in_every_split_though_none_repeats_one(jsonl_of, tmp_path):
+    splits = read(jsonl_of(lambda i: [i % 2, 1 - i % 2]))
+    assert splits.task.problem == "multi_label_classification"
+    assert {tuple(label) for _, label in every_row(splits)} == {(1.0, 0.0), (0.0, 1.0)}
+    held = tmp_path / "held.jsonl"
+    lines = [{"text": f"a text held {number} back", "label": [number % 2, 1 - number % 2]} for number in range(6)]
+    held.write_text("\n".join(map(json.dumps, lines)))
+    splits = read(jsonl_of(lambda i: [i % 2, i % 2]), test=str(held))
+    assert [tuple(label) for label in splits.test.labels] == [(0.0, 1.0), (1.0, 0.0)] * 3
+
+
+def test_a_column_of_a_csv_is_what_all_of_it_is(csv_of, tmp_path):
+    """Whatever its first thousands of rows look like."""
+    many = [f"text {number} of many" for number in range(10_200)]
+    splits = read(csv_of(lambda i: i % 2 if i < 10_100 else 0.5, texts=many))
+    assert splits.task.problem == "regression"
+    splits = read(csv_of(lambda i: i % 2 if i < 10_100 else "other", texts=many))
+    assert splits.task.labels == ("0", "1", "other")
+    held = write_csv(tmp_path / "held.csv", ["text", "label"], [[f"held back {i}", "007"] for i in range(4)])
+    splits = read(csv_of(lambda i: ("007", "x")[i % 2]), test=str(held))
+    assert splits.task.labels == ("007", "x") and splits.test.labels == [0] * 4
+
+
+def test_what_looks_like_a_date_stays_the_word_that_it_is(jsonl_of):
+    assert read(jsonl_of(lambda i: f"202{i % 2}-01-01")).task.labels == ("2020-01-01", "2021-01-01")
+
+
+def test_numbers_that_are_kept_secret_are_refused_and_those_that_are_all_the_same_told(csv_of, tmp_path):
+    for value, expected in ((-1.0, "every row of test has the number −1, which marks rows without"), (2.5, None)):
+        held = write_csv(tmp_path / "held.csv", ["text", "label"], [[f"held back {i}", value] for i in range(4)])
+        path = csv_of(lambda i: i / 10)
+        if expected:
+            with pytest.raises(DataError, match=expected):
+                read(path, test=str(held))
+        else:
+            assert "every row of test has the number 2.5: no correlation" in read(path, test=str(held)).notes

@@ -228,6 +228,7 @@ def test_a_line_is_words_and_what_stands_between_them():
     assert line.text == "It's not (really) good, is it?"
     assert line.put([3, 1], ["bad", ""]).text == "It's (really) bad, is it?"
     assert Line.of_words(("a", "-", "b")).put([1], [""]).text == "a b"
+    assert Line.of("यह फिल्म अच्छी है।").words == ["यह", "फिल्म", "अच्छी", "है"]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -88,3 +88,8 @@ def test_pairs_are_alike_only_in_both_texts():
     long = " ".join(f"w{i}" for i in range(40))
     rows_of = [(long, "a"), (long + " end", "a"), (long, "b"), ("a", long)]
     assert overlap.group(rows_of).tolist() == [0, 0, 1, 2]
+
+
+def test_vowel_signs_tell_words_apart_and_variants_of_signs_do_not():
+    assert len({overlap.normalise(word) for word in ("दिन", "दान", "दीन")}) == 3
+    assert overlap.normalise("I ❤\ufe0f it!") == overlap.normalise("i ❤ it")

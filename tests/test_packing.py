@@ -47,8 +47,9 @@ def test_a_text_a_row_is_framed_ended_and_cut():
     found = encode_texts(texts("the goal of a match", "a"), framed, 5, "train", packed=False)
     assert found.lengths.tolist() == [5, 3] and found.truncated == 1
     assert found.ids.tolist()[0] == framed.cls_token_id and found.ids.tolist()[4] == framed.sep_token_id
-    found = encode_texts(texts("abc", "d"), plain, 3, "train", packed=False)
-    assert [plain.decode(found.tokens[row]) for row in range(2)] == ["ab<end>", "d<end>"]
+    found = encode_texts(texts("abcd", "abc", "ab", "d"), plain, 3, "train", packed=False)
+    decoded = [plain.decode(found.tokens[row]) for row in range(4)]
+    assert decoded == ["abc", "abc", "ab<end>", "d<end>"] and found.truncated == 1  # what goes on doesn't end
 
 
 def test_bytes_by_token_add_up_to_those_of_the_text():

@@ -168,8 +168,9 @@ def test_a_further_source_without_the_columns_is_named(tmp_path, write_two, head
 
 
 def test_a_further_source_with_other_kinds_of_values_is_named(tmp_path):
-    numbers = write_csv(
-        tmp_path / "numbers.csv", ["text", "label"], [[text, i % 2] for i, (text, _) in enumerate(rows(40))]
+    numbers = tmp_path / "numbers.jsonl"
+    numbers.write_text(
+        "".join(json.dumps({"text": text, "label": i % 2}) + "\n" for i, (text, _) in enumerate(rows(40)))
     )
     words = write_csv(tmp_path / "words.csv", ["text", "label"], [list(row) for row in rows(30, seed=1)])
     with pytest.raises(DataError, match=r"data.further.0: its columns hold other kinds of values"):
@@ -204,6 +205,15 @@ def test_texts_are_read_in_the_encoding_that_is_set(tmp_path, encoding):
     (tmp_path / "rows.csv").write_bytes(content.encode(written))
     splits = read(tmp_path / "rows.csv", encoding=encoding)
     assert all(texts[0].startswith("café ") for texts, _ in every_row(splits))
+
+
+def test_the_mark_of_utf_8_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "rows.conll").write_bytes(b"\xef\xbb\xbfthe O\nball B-x\n")
+    assert sources.read(Source(path=str(tmp_path / "rows.conll")))[0] == {"text": "the O"}
+    for label in "ab":
+        (tmp_path / "kinds" / label).mkdir(parents=True)
+        (tmp_path / "kinds" / label / "1.txt").write_bytes(b"\xef\xbb\xbfa text")
+    assert sources.read(Source(path=str(tmp_path / "kinds")))["text"] == ["a text"] * 2
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", ["utf-8", "cp1252"]])

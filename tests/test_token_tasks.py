@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_words_behind_the_cut_and_words_of_nothing_have_no_token():
     encoding = tokenizer("the ball of cinema", truncation=True, max_length=4).encodings[0]
     assert first_tokens(("the", "ball", "of", "cinema"), encoding).tolist() == [1, 2, -1, -1]
     assert first_tokens(("the", "​", "ball"), tokenizer("the  ball").encodings[0])[0] == 1
+
+
+def test_words_of_which_the_tokenizer_makes_nothing_are_neither_learned_nor_scored(tmp_path, caplog):
+    rows = [{"words": [f"n{i}", "", "ball"], "tags": ["O", "B-x", "I-x"]} for i in range(9)]
+    data = of(write_jsonl(tmp_path / "rows.jsonl", rows))
+    with caplog.at_level("INFO"):
+        encoded = data.encode("train", make_tokenizer())
+    assert (encoded.labels[:, 1] == -1).all() and (encoded.labels[:, 2] >= 0).all()
+    assert f"makes nothing of {len(encoded)} words" in caplog.text
+    encoded = replace(data, words=data.words.model_copy(update={"max_length": 4})).encode("train", make_tokenizer())
+    assert (encoded.labels[:, 2] >= 0).all()  # of rows that are cut off, words that a model doesn't see count as wrong
 
 
 # ---------------------------------------------------------------------------------------------------------- the counts

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-_WORD = re.compile(r"(\w+(?:['’-]\w+)*)")
+from distill.data.scripts import WORD
+
+_WORD = re.compile(f"({WORD})")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ LACKING = {  # what is said of a tokenizer without a special token that a task n
     "tokenizer.eos_token, say) and save it",
     "mask": "the tokenizer has no mask token, so nothing can be masked; take an encoder that was trained with one, or "
     "give it one and save it",
+    "fast": "the tokenizer has no tokenizer.json; load it with transformers and save it again. Where that writes none, "
+    "as of a tokenizer in Python alone (BioGPT's), the checkpoint needs another, with the same tokens, that has one",
 }
 _AT_ONCE = 1000
 
@@ -187,7 +189,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, titl
 
     Raises CheckpointError for a tokenizer without a pad token or without fast (Rust) code.
     """
-    sheet = Sheet()
+    sheet = Sheet(tokenizer.pad_token_id)
     for chunk in encodings_of(rows.texts, tokenizer, title, truncation=True, max_length=max_length):
         for encoding in chunk:
             sheet.add(encoding)
@@ -208,15 +210,22 @@ def encodings_of(
 
 
 class Sheet:
-    """Rows of tokens, written one behind the other."""
+    """Rows of tokens, written one behind the other.
 
-    def __init__(self) -> None:
+    `blank` stands for a text of which a tokenizer without special tokens makes nothing: models read a token at least.
+    """
+
+    def __init__(self, blank: int | None = None) -> None:
+        self.blank = blank
         self.ids, self.types, self.lengths = (arrays.Growing(kind) for kind in (np.int32, np.int32, np.int64))
         self.truncated = 0
 
     def add(self, encoding: Encoding) -> None:
         """A row as the tokenizer's Rust code gives it."""
-        self.write(encoding.ids, encoding.type_ids, cut=bool(encoding.overflowing))
+        if encoding.ids or self.blank is None:
+            self.write(encoding.ids, encoding.type_ids, cut=bool(encoding.overflowing))
+        else:
+            self.write([self.blank], [0])
 
     def write(self, ids: Sequence[int], types: Sequence[int], *, cut: bool = False) -> None:
         """A row of token ids and token types; `cut` says that it isn't the whole text."""
@@ -248,7 +257,7 @@ def require_usable(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token_id is None:
         raise CheckpointError(LACKING["pad"])
     if not tokenizer.is_fast:
-        raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
+        raise CheckpointError(LACKING["fast"])
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, *texts: Any, **how: Any) -> BatchEncoding:

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 NAMES = ("train", "validation", "test")
 # Words that change what a model learns from the same texts.
 _TRAINED_ON = {"packed", "mask", "target_length", "prefix", "stride"}
-_WHOLE_WORDS = 2  # what tells words for masks, as a version: what the store holds of another is not taken
+# Versions, of which the store doesn't take what was made by another: what tells words for masks, and how texts end.
+_WHOLE_WORDS, _ENDS = 2, 2
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class Splits:
             "seed": self.seed,
             **self.words.model_dump(mode="json", exclude_none=True, include=_TRAINED_ON),
             **({"whole_words": _WHOLE_WORDS} if self.words.mask is not None and self.words.mask.whole_words else {}),
+            **({"ends": _ENDS} if self.words.packed is False else {}),
             **({"generation": task.words.model_dump(mode="json")} if task.generates or task.said else {}),
         }
 
@@ -220,7 +222,7 @@ def load(
     if data.limit is not None:
         splits = {name: _sample(rows, reader.kinds(rows, resolved), data.limit, seed) for name, rows in splits.items()}
     splits, notes = _keep_apart(splits, data, reader, resolved, seed)
-    _require_enough(splits)
+    _require_enough(splits, notes)
     reader.require_enough(splits["train"], resolved)
     notes.append(", ".join(f"{len(splits[name])} {name}" for name in NAMES) + " rows")
     notes += reader.notes(splits, resolved) + ([data.note] if data.note else [])
@@ -278,8 +280,9 @@ def _keep_apart(
     return {**kept, **{name: train.take(rows) for name, rows in cut.items()}}, notes
 
 
-def _require_enough(splits: dict[str, Rows]) -> None:
+def _require_enough(splits: dict[str, Rows], notes: Sequence[str]) -> None:
     sizes = ", ".join(f"{name} {len(splits[name])}" for name in NAMES)
     for name in NAMES:
         if len(splits[name]) < 2:
-            raise DataError(f"data: too few rows for three splits ({sizes}); each needs at least 2")
+            why = "".join(f"; {note}" for note in notes)
+            raise DataError(f"data: too few rows for three splits ({sizes}); each needs at least 2{why}")

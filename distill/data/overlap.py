@@ -21,22 +21,21 @@ from scipy.sparse.csgraph import connected_components
 from distill.bars import bar
 from distill.data import arrays
 from distill.data.encoding import Ragged
+from distill.data.scripts import ALONE, MARKS
 
 LARGE = 200_000  # rows; among more only equal ones are looked for
 SIMILARITY = 0.8
 RUN = 5
 _WAITING = 1 << 16  # bytes of hashes
-# Scripts that set no blanks between words: kana, Han, Thai, Lao, Myanmar and Khmer. A character counts as a word there.
-_ALONE = (
-    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-)
-_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
+_PLAIN = re.compile(r"\w+")
+_WORD = re.compile(rf"[{ALONE}]|[^\W{ALONE}]+(?:[{MARKS}]+[^\W{ALONE}]*)*")
 
 
 def normalise(text: str) -> str:
     """Case, punctuation and spacing folded away; a blank between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_WORD.findall(folded)) or folded.strip()  # a text of signs alone is itself
+    words = (_PLAIN if folded.isascii() else _WORD).findall(folded)
+    return " ".join(words) or folded.strip()  # a text of signs alone is itself
 
 
 def group(texts: Iterable[Sequence[str]]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.bars import bar
 from distill.data import arrays
-from distill.data.encoding import Encoded, cut
+from distill.data.encoding import LACKING, Encoded, cut
 from distill.data.rows import Rows
 from distill.errors import CheckpointError, DataError
 
@@ -44,7 +44,7 @@ class Frame:
 def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
     """A tokenizer's frame, read off what it makes of a letter. Raises CheckpointError without a fast tokenizer."""
     if not tokenizer.is_fast:
-        raise CheckpointError("the tokenizer has no tokenizer.json; load it with transformers and save it again")
+        raise CheckpointError(LACKING["fast"])
     bare = cut(tokenizer, "a", add_special_tokens=False)["input_ids"]
     whole = cut(tokenizer, "a")["input_ids"]
     starts = [place for place in range(len(whole) - len(bare) + 1) if whole[place : place + len(bare)] == bare]
@@ -124,16 +124,19 @@ def _packed(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame:
 
 
 def _each(rows: Rows, tokenizer: PreTrainedTokenizerBase, longest: int, frame: Frame, title: str) -> _Ids:
-    """A text a row, framed, and ended where the frame doesn't end it."""
+    """A text a row, framed, and ended where the frame doesn't end it and the text isn't cut off."""
     kept, lengths, truncated = _Growing(), arrays.Growing(np.int64), 0
-    ends = frame.after or (() if frame.between is None else (frame.between,))
-    head, tail = np.array(frame.before, dtype=np.int32), np.array(ends, dtype=np.int32)
-    room = longest - len(head) - len(tail)
+    room = longest - frame.tokens
+    head, tail = np.array(frame.before, dtype=np.int32), np.array(frame.after, dtype=np.int32)
+    end = np.array([] if frame.after or frame.between is None else [frame.between], dtype=np.int32)
     for found in _tokenised(rows, tokenizer, title):
         truncated += sum(len(mine) > room for mine, _ in found)
-        ids = [part for mine, _ in found for part in (head, mine[:room], tail)]
-        kept.add(np.concatenate(ids), np.concatenate([np.pad(of[:room], (len(head), len(tail))) for _, of in found]))
-        lengths.add(np.array([min(len(mine), room) + len(head) + len(tail) for mine, _ in found]))
+        whole = [(np.concatenate([mine, end])[:room], np.pad(of, (0, len(end)))[:room]) for mine, of in found]
+        kept.add(
+            np.concatenate([part for mine, _ in whole for part in (head, mine, tail)]),
+            np.concatenate([np.pad(of, (len(head), len(tail))) for _, of in whole]),
+        )
+        lengths.add(np.array([len(mine) + frame.tokens for mine, _ in whole]))
     return _Ids(*kept.arrays(), arrays.ends(lengths.whole()), truncated)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -102,13 +104,12 @@ def read_split(name: str, source: Source, beside: Path | None, setting: str) -> 
     """One split of a source: a Hub data set's split by name, or a file or folder by path. Raises DataError."""
     if source.hub is not None:
         return _from_hub(source, name, setting)
-    if source.package is None:
-        return _from_path(resolve(name, beside, setting), source)
     try:
-        path = packages.find_file(source.package, name)
+        path = packages.find_file(source.package, name) if source.package else resolve(name, beside, setting)
+        return _from_path(path, source)
     except DistillError as error:
-        raise DataError(f"{setting}: {error}") from None
-    return _from_path(path, source)
+        told = str(error)
+        raise DataError(told if told.startswith(f"{setting}: ") else f"{setting}: {told}") from error
 
 
 def resolve(path: str, beside: Path | None, setting: str) -> Path:
@@ -169,7 +170,7 @@ def _from_path(path: Path, source: Source) -> Dataset:
             f"{path}: not a format that is read here ({', '.join(FORMATS)}, or a folder a class); a file with a word "
             "and its tag a line can be called .conll"
         )
-    encoding = "utf-8" if path.suffix.lower() == ".parquet" else _encoding_of(path, encodings)
+    encoding = "utf-8" if path.suffix.lower() == ".parquet" else _unmarked(_encoding_of(path, encodings))
     try:
         return _from_file(path, encoding, source.row)
     except Exception as error:  # the library wraps every reader's own errors
@@ -187,6 +188,11 @@ def _encoding_of(path: Path, encodings: Sequence[str]) -> str:
     raise _wrong_encoding(path, encodings)
 
 
+def _unmarked(encoding: str) -> str:
+    """The same without the mark that some editors put before the first character of UTF-8."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
 def _is_empty(path: Path, encoding: str) -> bool:
     """Whether a text file has nothing in it, or a header only."""
     if path.suffix.lower() == ".parquet":
@@ -198,21 +204,45 @@ def _is_empty(path: Path, encoding: str) -> bool:
 def _from_file(path: Path, encoding: str, row: str) -> Dataset:
     from datasets import Dataset
 
-    where, blank = str(path), {"keep_default_na": False, "na_values": []}  # 'NA' and 'null' are words
+    where = str(path)
     match path.suffix.lower():
         case ".csv":
-            return Dataset.from_csv(where, encoding=encoding, **blank)
+            return _from_columns(where, encoding, {})
         case ".tsv":
-            return Dataset.from_csv(where, sep="\t", quoting=csv.QUOTE_NONE, encoding=encoding, **blank)
+            return _from_columns(where, encoding, {"sep": "\t", "quoting": csv.QUOTE_NONE})
         case ".json" | ".jsonl":
             if _holds_rows_inside(path, encoding):
                 with contextlib.suppress(Exception):  # rows that hold `data` themselves, or what isn't JSON
                     return Dataset.from_json(where, encoding=encoding, field="data")
-            return Dataset.from_json(where, encoding=encoding)
+            return _dates_as_written(Dataset.from_json(where, encoding=encoding), path, encoding)
         case ".parquet":
             return Dataset.from_parquet(where)
         case _:
             return Dataset.from_text(where, encoding=encoding, sample_by="document" if row == "file" else row)
+
+
+def _from_columns(where: str, encoding: str, words: dict[str, Any]) -> Dataset:
+    """Every cell as the text that it is: a column's kind, guessed from its first rows, may be wrong for later ones."""
+    import pandas
+    from datasets import Dataset, Features, Value
+
+    words = {**words, "encoding": encoding, "keep_default_na": False, "na_values": []}  # 'NA' and 'null' are words
+    columns = pandas.read_csv(where, nrows=0, **words).columns
+    return Dataset.from_csv(where, features=Features({name: Value("string") for name in columns}), **words)
+
+
+def _dates_as_written(rows: Dataset, path: Path, encoding: str) -> Dataset:
+    """Columns of dates, which Arrow makes of texts that look like some, as the texts that they are."""
+    dates = [name for name, kind in rows.features.items() if str(getattr(kind, "dtype", "")).startswith("timestamp")]
+    if not dates:
+        return rows
+    text = path.read_text(encoding=encoding)
+    found = (
+        json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.split("\n") if x.strip()]
+    )
+    for name in dates:
+        rows = rows.remove_columns(name).add_column(name, [row.get(name) for row in found])
+    return rows
 
 
 def _holds_rows_inside(path: Path, encoding: str) -> bool:
@@ -255,7 +285,7 @@ def _decode(file: Path, encodings: Sequence[str]) -> str:
     content = file.read_bytes()
     for encoding in encodings:
         with contextlib.suppress(UnicodeError):
-            return content.decode(encoding)
+            return content.decode(_unmarked(encoding))
     raise _wrong_encoding(file, encodings)
 
 

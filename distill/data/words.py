@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Words:
-    """A row's words, and the place of each one's first token; −1 for a word that has none, because it was cut off."""
+    """A row's words, and the place of each one's first token; −1 for a word that has none: one that was cut off, or of
+    which the tokenizer makes nothing.
+    """
 
     words: tuple[str, ...]
     first: np.ndarray

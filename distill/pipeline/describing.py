@@ -29,10 +29,15 @@ def save_predictions(
     unfinished = folder / ".predictions.npz"
     with disk.machine_errors(f"writing {folder / 'predictions.npz'}"):
         try:
-            np.savez_compressed(unfinished, labels=labels, **told)
+            np.savez_compressed(unfinished, labels=_storable(labels), **told)
             unfinished.replace(folder / "predictions.npz")
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _storable(labels: np.ndarray) -> np.ndarray:
+    """Texts of one width, which files hold without pickles."""
+    return np.array(labels.tolist(), dtype=np.str_) if isinstance(labels.dtype, np.dtypes.StringDType) else labels
 
 
 def describe_data(plan: Plan) -> dict[str, Any]:

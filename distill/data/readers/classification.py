@@ -33,10 +33,12 @@ class ClassificationReader:
         """Labels in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
         refuse_idle(data, "text-classification", ("stride",))
         texts = {name: texts_of(rows, data.text_columns, "data.text", name) for name, rows in raw.items()}
-        values = {name: labelling.raw_labels(rows, data, name) for name, rows in raw.items()}
+        values = labelling.read_labels(raw, data)
         problem = labelling.infer_problem(values["train"], data)
-        if problem != "regression":
-            for name in raw:
+        for name in raw:
+            if problem == "regression":
+                labelling.refuse_hidden(values[name], name)
+            else:
                 labelling.refuse_unmarked(values[name], known, name)
         ordered = labelling.order_names(values["train"], problem, data, known)
         coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
@@ -64,7 +66,8 @@ class ClassificationReader:
         """The labels; many rows of one class against few of another; classes that a split lacks."""
         notes = [f"labels: {short(task.labels)}"]
         if task.problem == "regression":
-            return notes
+            same = [(name, rows.labels[0]) for name, rows in splits.items() if len(set(rows.labels)) == 1]
+            return notes + [f"every row of {name} has the number {number:g}: no correlation" for name, number in same]
         many_labels = task.problem == "multi_label_classification"
         given = {name: _counts(rows, len(task.labels), many_labels) for name, rows in splits.items()}
         counts = given["train"]
@@ -98,7 +101,7 @@ class ClassificationReader:
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
         """Texts, or pairs of them."""
-        sheet = Sheet()
+        sheet = Sheet(cutter.pad)
         for encoding in cutter.tokenizer.encode_batch(list(texts)):
             sheet.add(encoding)
         return sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=cutter.typed)

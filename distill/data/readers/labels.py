@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -17,50 +18,110 @@ if TYPE_CHECKING:
 
 Names = Sequence[str] | None
 UNMARKED = (-1, -100)  # what data sets have in the place of a class number where there is no label
+_FLAGS = {"0": 0, "0.0": 0, "False": 0, "false": 0, "1": 1, "1.0": 1, "True": 1, "true": 1}
+_WRITTEN: tuple[tuple[Callable[[str], Any], re.Pattern[str]], ...] = (  # as .csv files have them
+    (int, re.compile(r"[-+]?(?:0|[1-9]\d*)", re.ASCII)),
+    (float, re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)),
+    (lambda word: word.strip().casefold() == "true", re.compile("True|False|true|false|TRUE|FALSE")),
+)
 
 
-def raw_labels(rows: Dataset, data: settings.Data, split: str) -> Sequence[Any]:
-    """Each row's label as the source has it: one value, or a list of values for many labels.
+def read_labels(raw: Mapping[str, Dataset], data: settings.Data) -> dict[str, Sequence[Any]]:
+    """Each row's label of each split as the source has it: one value, or a list of values for many labels.
 
-    Class numbers of a Hub data set become their names. Raises DataError for a missing column or an empty cell.
+    Class numbers of a Hub data set become their names, and a column of a .csv or .tsv is numbers where all of it is.
+    What form a column has is decided once, over all splits. Raises DataError for a missing column or an empty cell.
     """
-    columns = data.label if isinstance(data.label, list) else [data.label]
-    for column in columns:
-        require_column(rows, column, "data.label", split)
     if isinstance(data.label, list):
-        flags = [rows[column] for column in columns]
-        for column, values in zip(columns, flags, strict=True):
-            odd = next((value for value in values if value not in (0, 1)), None)
-            if odd is not None:
-                raise DataError(
-                    f"data.label: column '{column}' of {split} holds {odd!r}; many-label columns hold 0 or 1"
-                )
-        return [[column for column, flag in zip(columns, row, strict=True) if flag] for row in zip(*flags, strict=True)]
-    values = named(rows, data.label)
+        return {split: _flagged(rows, data, split) for split, rows in raw.items()}
+    for split, rows in raw.items():
+        require_column(rows, data.label, "data.label", split)
+    values = {split: named(rows, data.label) for split, rows in raw.items()}
     if data.separator is not None:
-        values = [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
-    if _is_multi_hot(values):
-        values = [[place for place, flag in enumerate(row) if flag] for row in values]
-    if isinstance(values, Values) and None not in values.distinct and "" not in values.distinct:
-        return values
-    for position, value in enumerate(values):
-        parts = value if isinstance(value, list) else [value]
-        if None in parts or value == "":
-            raise DataError(f"data.label: row {position} of {split} has no label in column '{data.label}'")
-        if any(isinstance(part, dict | list) for part in parts):
-            raise DataError(
-                f"data.label: row {position} of {split} holds {value!r} in column '{data.label}', not labels"
-            )
+        values = {split: _parted(found, data, split) for split, found in values.items()}
+    else:
+        written = [split for split in raw if _is_written(data, split)]
+        change = _number_of([value for split in written for value in distinct(values[split])])
+        values |= {split: _changed(values[split], change) for split in written}
+    if _are_flags([value for found in values.values() for value in distinct(found)]):
+        values = {
+            split: [[i for i, flag in enumerate(row) if flag] for row in found] for split, found in values.items()
+        }
+    for split, found in values.items():
+        _require_whole(found, data, split)
     return values
 
 
-def _is_multi_hot(values: Sequence[Any]) -> bool:
-    """Whether every row is a list of the same length with a zero or a one for each label."""
-    lists = [value for value in distinct(values) if isinstance(value, list)]
-    if len(lists) != len(values) or not lists or len({len(value) for value in lists}) != 1 or len(lists[0]) < 2:
+def _is_written(data: settings.Data, split: str) -> bool:
+    """Whether a split's values are texts that stand for what they are: those of .csv and .tsv files."""
+    paths = [source.path for source in data.sources] if split == "train" else [getattr(data, split)]
+    return any(str(path).lower().endswith((".csv", ".tsv")) for path in paths)
+
+
+def _flagged(rows: Dataset, data: settings.Data, split: str) -> list[list[str]]:
+    """The columns that hold a one, row by row."""
+    columns, flags = list(data.label), []
+    for column in columns:
+        require_column(rows, column, "data.label", split)
+        values = _changed(list(rows[column]), _FLAGS.get if _is_written(data, split) else None)
+        for value, given in zip(values, rows[column], strict=True):
+            if value not in (0, 1):
+                raise DataError(
+                    f"data.label: column '{column}' of {split} holds {given!r}; many-label columns hold 0 or 1"
+                )
+        flags.append(values)
+    return [[column for column, flag in zip(columns, row, strict=True) if flag] for row in zip(*flags, strict=True)]
+
+
+def _parted(values: Sequence[Any], data: settings.Data, split: str) -> list[list[str]]:
+    """Texts cut at the separator."""
+    for place, value in enumerate(values):
+        if value is None or isinstance(value, list | dict):
+            holds = "has no label" if value is None else f"holds {value!r}, not a text to be cut at data.separator,"
+            raise DataError(f"data.label: row {place} of {split} {holds} in column '{data.label}'")
+    return [[part.strip() for part in str(value).split(data.separator) if part.strip()] for value in values]
+
+
+def _require_whole(values: Sequence[Any], data: settings.Data, split: str) -> None:
+    """Raises DataError for a row without a label, or with something that is none."""
+    if isinstance(values, Values) and None not in values.distinct and "" not in values.distinct:
+        return
+    for place, value in enumerate(values):
+        parts = value if isinstance(value, list) else [value]
+        if None in parts or value == "":
+            raise DataError(f"data.label: row {place} of {split} has no label in column '{data.label}'")
+        if any(isinstance(part, dict | list) for part in parts):
+            raise DataError(f"data.label: row {place} of {split} holds {value!r} in column '{data.label}', not labels")
+
+
+def _number_of(values: Sequence[Any]) -> Callable[[Any], Any] | None:
+    """What makes numbers of a column that was written down, where all of it is whole numbers, all numbers, or all true
+    or false. `007` is a word, and so is `nan`.
+    """
+    words = {value.strip() for value in values if isinstance(value, str)} - {""}
+    for kind, pattern in _WRITTEN:
+        if words and all(pattern.fullmatch(word) for word in words):
+            return lambda value, kind=kind: kind(value) if isinstance(value, str) and value.strip() else value
+    return None
+
+
+def _changed(values: Sequence[Any], change: Callable[[Any], Any] | None) -> Sequence[Any]:
+    if change is None:
+        return values
+    return values.changed(change) if isinstance(values, Values) else [change(value) for value in values]
+
+
+def _are_flags(values: Sequence[Any]) -> bool:
+    """Whether every row is a list of the same length, with a zero or a one for each label.
+
+    Rows of two that are [0, 1] or [1, 0] alone are flags too: as numbers of classes they would all say the same.
+    """
+    if not values or not all(isinstance(value, list) for value in values):
         return False
-    flags_only = all(flag in (0, 1) and not isinstance(flag, str) for value in lists for flag in value)
-    return flags_only and any(len(set(value)) < len(value) for value in lists)
+    if len({len(value) for value in values}) != 1 or len(values[0]) < 2:
+        return False
+    flags_only = all(flag in (0, 1) and not isinstance(flag, str) for value in values for flag in value)
+    return flags_only and (len(values[0]) == 2 or any(len(set(value)) < len(value) for value in values))
 
 
 def named(rows: Dataset, column: str, *, whole: bool = True) -> Sequence[Any]:
@@ -104,6 +165,16 @@ def refuse_unmarked(values: Sequence[Any], known: Names, split: str) -> None:
         f"data.label: row {place} of {split} has the label {_signed(mark)}, which marks rows without one; leave such "
         "rows out, or, where it is a class, give the classes names"
     )
+
+
+def refuse_hidden(values: Sequence[Any], split: str) -> None:
+    """Raises DataError where every number is −1 or −100, as where the labels of a test are kept secret."""
+    found = set(distinct(values))
+    if len(values) > 1 and len(found) == 1 and found & set(UNMARKED):
+        raise DataError(
+            f"data.label: every row of {split} has the number {_signed(int(found.pop()))}, which marks rows without a "
+            "label; choose another split"
+        )
 
 
 def _signed(number: int) -> str:
@@ -172,22 +243,22 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
 
 
 def index_of(value: Any, names: Sequence[str]) -> int | None:
-    """A label's place among names: by name, by name whatever its case, or by number."""
+    """A label's place among names: by name, by name whatever its case, or by number; True is also 1, and False 0."""
     text = str(value)
     if text in names:
         return list(names).index(text)
     folded = [name.casefold() for name in names]
     if text.casefold() in folded:
         return folded.index(text.casefold())
+    if isinstance(value, bool):
+        return index_of(int(value), names)
     if isinstance(value, int) and not any(name.lstrip("-").isdigit() for name in names) and 0 <= value < len(names):
         return value
     return None
 
 
 def plain(value: Any) -> Any:
-    """True and 1.0 are the class numbers 1, as everything that reads such a column will see them."""
-    if isinstance(value, bool):
-        return int(value)
+    """1.0 is the class number 1."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 Tags = list[Any]
 _LINES = ["text"]  # the columns of a text file, whose rows are lines
 
@@ -100,8 +102,11 @@ class TokenReader:
         """The words as one text, cut to `longest` tokens, each word's tag at its first token."""
         texts = [(joined(row),) for row in rows.texts]
         chunks = encodings_of(texts, tokenizer, title, truncation=True, max_length=longest)
-        sheet, about, targets = _written((one for chunk in chunks for one in chunk), rows)
-        labels = by_word(rows.labels, NO_TAG)
+        sheet, about, targets, dropped = _written((one for chunk in chunks for one in chunk), rows)
+        tags = [_without(row, places) for row, places in zip(rows.labels, dropped, strict=True)]
+        if number := sum(map(len, dropped)):
+            log.info("%s: the tokenizer makes nothing of %d words; they are neither learned nor scored", title, number)
+        labels = by_word(tags, NO_TAG)
         return sheet.encoded(labels, tokenizer, about=about, targets=Ragged.of(targets))
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
@@ -112,17 +117,30 @@ class TokenReader:
                 raise DataError(f"predict: takes sentences, or lists of words, with a word at least; not {given!r:.60}")
         encodings = cutter.tokenizer.encode_batch([joined(words) for words in rows])
         nothing = [[NO_TAG] * len(words) for words in rows]
-        sheet, about, _ = _written(iter(encodings), Rows(rows, nothing))
+        sheet, about, *_ = _written(iter(encodings), Rows(rows, nothing))
         return sheet.laid_out(by_word(nothing, NO_TAG), cutter.pad, typed=cutter.typed, about=about)
 
 
-def _written(encodings: Iterator[Encoding], rows: Rows) -> tuple[Sheet, list[Words], list[np.ndarray]]:
-    sheet, about, targets = Sheet(), [], []
+def _written(encodings: Iterator[Encoding], rows: Rows) -> tuple[Sheet, list[Words], list[np.ndarray], list[list[int]]]:
+    """The tokens, the words and their targets; and of each row that isn't cut the words that have no token."""
+    sheet, about, targets, dropped = Sheet(), [], [], []
     for encoding, words, tags in zip(encodings, rows.texts, rows.labels, strict=True):
         sheet.add(encoding)
-        about.append(Words(words, first_tokens(words, encoding)))
-        targets.append(targets_of(about[-1].first, tags, len(encoding.ids)))
-    return sheet, about, targets
+        first = first_tokens(words, encoding)
+        about.append(Words(words, first))
+        targets.append(targets_of(first, tags, len(encoding.ids)))
+        dropped.append([] if encoding.overflowing else np.flatnonzero(first < 0).tolist())
+    return sheet, about, targets, dropped
+
+
+def _without(tags: Tags, places: list[int]) -> Tags:
+    """A row's tags, with none at some places."""
+    if not places:
+        return tags
+    found = list(tags)
+    for place in places:
+        found[place] = NO_TAG
+    return found
 
 
 def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[tuple[str, ...]], list[Tags]]:

@@ -88,14 +88,14 @@ class WritingReader:
             found = cut(tokenizer, text_target=rows.labels[start : start + _AT_ONCE], **how)
             targets += [np.asarray(row, dtype=np.int32) for row in found["input_ids"]]
             too_long += sum(bool(row.overflowing) for row in found.encodings)
-        labels = np.array(rows.labels, dtype=np.str_)
+        labels = np.array(rows.labels, dtype=np.dtypes.StringDType())  # each as long as it is
         return replace(read, types=None, labels=labels, targets=Ragged.of(targets), cut_targets=too_long)
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
         """Texts, behind the prefix that the checkpoint was trained with. Raises DataError for a pair of texts."""
         if any(not isinstance(text, str) for text in texts):
             raise DataError("predict: what writes reads one text at a time, not a pair")
-        sheet = Sheet()
+        sheet = Sheet(cutter.pad)
         for encoding in cutter.tokenizer.encode_batch([cutter.prefix + text for text in texts]):
             sheet.add(encoding)
         found = sheet.laid_out(np.zeros(len(texts)), cutter.pad, typed=False)
