@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distill.errors import CheckpointError, first_line
 from distill.store import Store, name_of
 
 log = logging.getLogger(__name__)
-_KIND, _VERSION = "gguf", 2
+_KIND, _VERSION = "gguf", 3
 _MAGIC = b"GGUF"
 _WHOLE = ("F64", "F32", "F16", "BF16")  # kinds of numbers that are on no grid
 # How texts are split before merges, where transformers' own reading of the file leaves out what llama.cpp does.
@@ -103,19 +104,37 @@ def _write(path: Path, folder: Path, way: str | None) -> None:
     """Config, safetensors and tokenizer of a GGUF file, which splits texts in a way that it names."""
     import transformers
 
+    from distill.surgery import like
+
     try:
         config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        read = _auto_class(config).from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
+        read, told = _auto_class(config).from_pretrained(
+            path.parent, gguf_file=path.name, dtype="float32", output_loading_info=True
+        )
     except Exception as error:  # readers of strangers' files raise kinds without a common base
         raise CheckpointError(f"{path}: transformers can't read it: {first_line(error)}") from error
+    _require_whole(path, told)
     if hasattr(config := read.config, "quantization_config"):  # or whoever loads the folder finds it still quantized,
         del config.quantization_config  # and transformers refuses to save what it has trained
-    plain = type(read)(config)
+    plain = like(read, config)
     plain.load_state_dict(read.state_dict())
-    plain.generation_config = read.generation_config
     plain.save_pretrained(folder)
     _split_as_its_own(tokenizer, way).save_pretrained(folder)
+
+
+def _require_whole(path: Path, told: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where weights that the model needs aren't in the file, or others are."""
+    wrong = {
+        "missing_keys": "it lacks {}, which the model needs",
+        "mismatched_keys": "it has {} in another size than the model needs",
+        "unexpected_keys": "it has {}, which the model that it tells of doesn't have",
+    }
+    for word, sentence in wrong.items():
+        if found := sorted(map(str, told.get(word) or ())):
+            some = found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+            what = sentence.format(some)
+            raise CheckpointError(f"{path}: {what}: a part of a model, or a model that transformers can't read whole")
 
 
 def _auto_class(config: Any) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from distill import surgery
+from distill import anatomy, surgery
 from distill.bars import bar
 from distill.checkpoint import Checkpoint
 from distill.data import Splits, TokenBatches, collate
@@ -39,14 +39,17 @@ def least(
     """The layers that go, counted from 1 over all stacks, in the order in which they go.
 
     `going` is how many, wherever they matter least, or how many of each stack. Each stack keeps at least one. `rows`
-    are training rows to measure on, some drawn by the seed when not said. Raises CheckpointError.
+    are training rows to measure on, some drawn by the seed when not said. A first layer that lacks what the others have
+    (ModernBERT's norm) stays. Raises CheckpointError.
     """
     model, gone = checkpoint.model.eval(), []
     stacks = [place for place, layers in enumerate(surgery.stacks_of(model)) for _ in layers]
     _require_some_left(going, stacks)
+    family = anatomy.family_of(model.config.to_dict())
+    stay = {stacks.index(place) + 1 for place, stack in enumerate(family.stacks) if stack.not_in_first}
     batches = _batches(checkpoint, data, rows)
     with _leaving_out(model) as (shut, watch):
-        while candidates := _candidates(going, stacks, gone):
+        while candidates := [layer for layer in _candidates(going, stacks, gone) if layer not in stay]:
             turned = _turned(model, batches, shut, gone, watch)
             few = sorted(candidates, key=turned.__getitem__)[:_CANDIDATES]
             changes = _changes(model, batches, shut, gone, few, data)

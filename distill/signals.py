@@ -179,7 +179,11 @@ def logits_at_end(model: Any, ids: Tensor, states: Tensor) -> Tensor:
 
 def shifted(model: Any, ids: Tensor) -> Tensor:
     """What such a model's decoder is given: the text that is read, behind the token that it starts from."""
-    start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
+    family = anatomy.FAMILIES.get(model.config.model_type)
+    if family is not None and family.starts_from_last:
+        start = ids.gather(1, (ids != model.config.pad_token_id).sum(1, keepdim=True) - 1)
+    else:
+        start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
     return torch.cat([start, ids[:, :-1]], 1)
 
 

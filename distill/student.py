@@ -85,8 +85,6 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed
 
 def from_random(pupil: Checkpoint, *, seed: int) -> Checkpoint:
     """A student of the same shape whose weights, head and embeddings included, are as transformers starts them."""
-    import copy
-
     import torch
     from accelerate import PartialState
 
@@ -95,20 +93,36 @@ def from_random(pupil: Checkpoint, *, seed: int) -> Checkpoint:
     facts = pupil.model.config.to_dict()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = type(pupil.model)(copy.deepcopy(pupil.model.config))
+        model = surgery.like(pupil.model, pupil.model.config)
     if str(facts["model_type"]) in anatomy.FAMILIES and not anatomy.refuse(facts, "neurons"):
         model = surgery.reshape(model, surgery.shape_of(pupil.model))  # what no config says
-    if model.can_generate():
-        model.generation_config = copy.deepcopy(pupil.model.generation_config)
     return Checkpoint(model.to(PartialState().device).eval(), pupil.tokenizer)
 
 
-def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task) -> Any:
-    """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
+def check_config(config: dict[str, Any], auto_class: str, vocabulary: int | None) -> None:
+    """Raises CheckpointError for a student's config with keys that its type doesn't have, or of which transformers
+    can't build a model: it is built without memory for its weights.
+    """
+    import torch
+    import transformers
+
+    standard = _standard(config)
+    given = {key: value for key, value in config.items() if key != "model_type"}
+    words = {"vocab_size": vocabulary, **given} if vocabulary is not None else given
+    try:
+        facts = type(standard)(**words)
+        safety.check_buildable(facts.to_dict(), "student.config")
+        with torch.device("meta"):
+            getattr(transformers, auto_class).from_config(facts)
+    except (ValueError, RuntimeError, AssertionError, KeyError, TypeError) as error:
+        raise CheckpointError(f"student.config: transformers can't build it: {error}") from error
+
+
+def _standard(config: dict[str, Any]) -> Any:
+    """A type's config as transformers has it. Raises CheckpointError for a type, or a key of it, that isn't known."""
     import transformers
 
     safety.check_config(config, "student.config")
-    given = {key: value for key, value in config.items() if key != "model_type"}
     try:
         standard = transformers.AutoConfig.for_model(config["model_type"])
     except (KeyError, ValueError):
@@ -117,13 +131,26 @@ def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task)
             f"student.config: transformers knows no model type '{config['model_type']}'{hint}"
         ) from None
     known = [key for key in (*standard.to_dict(), *standard.attribute_map) if not key.startswith("_")]
-    for key in given:
+    for key in config:
         if key not in known:
             hint = nearest(key, known)
             raise CheckpointError(f"student.config.{key}: a {config['model_type']} has no such key{hint}")
+    return standard
+
+
+def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task) -> Any:
+    """The transformers config of a student from random weights. Raises CheckpointError for what isn't known."""
+    import transformers
+
+    standard = _standard(config)
+    given = {key: value for key, value in config.items() if key != "model_type"}
     shared = {"vocab_size": teacher.model.config.vocab_size, "pad_token_id": teacher.tokenizer.pad_token_id}
     if task.generates or task.writes:  # its texts begin and end as the teacher's do
         shared |= {key: value for key in _ENDS if (value := getattr(teacher.model.config, key, None)) is not None}
+    elif standard.is_encoder_decoder:  # what it reads begins with padding, and ends as the tokenizer ends it
+        ends = (teacher.tokenizer.eos_token_id, teacher.tokenizer.sep_token_id)
+        shared |= {"decoder_start_token_id": teacher.tokenizer.pad_token_id}
+        shared |= {"eos_token_id": next((number for number in ends if number is not None), standard.eos_token_id)}
     try:
         return transformers.AutoConfig.for_model(config["model_type"], **{**shared, **given, **task.head_config})
     except (ValueError, TypeError) as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 import transformers
 from conftest import PIECES, make_tokenizer
+from safetensors.torch import load_file
 from tiny_models import no_two_alike
+from torch import nn
 from transformers import AutoConfig
 
-from distill import anatomy
+from distill import anatomy, surgery
 
 VOCABULARY = 40
 _COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -103,3 +106,52 @@ def logits(model, given=None) -> torch.Tensor:
 def gap(one: torch.Tensor, other: torch.Tensor) -> float:
     assert one.shape == other.shape
     return float((one - other).abs().max())
+
+
+def reloaded(model, folder):
+    """Saved, and loaded as a step's folder is."""
+    model.save_pretrained(folder)
+    surgery.write_record(model, folder)
+    shape = surgery.read_record(folder, json.loads((folder / "config.json").read_text()))
+    if shape is None:
+        return type(model).from_pretrained(folder).eval()
+    again = surgery.reshape(type(model)(AutoConfig.from_pretrained(folder)), shape)
+    weights = load_file(folder / "model.safetensors")
+    surgery.untie(again, weights)
+    missing, unexpected = again.load_state_dict(weights, strict=False)
+    assert not unexpected
+    untold = [
+        name for name in missing if "Sinusoidal" not in type(again.get_submodule(name.rpartition(".")[0])).__name__
+    ]
+    assert set(untold) <= set(again.all_tied_weights_keys)
+    return again.eval()
+
+
+def untied(name: str, **more):
+    """A T5 as 1.1 and Flan-T5 are: its head is its own, though transformers ties those of all that it makes."""
+    model = build(name, **more)
+    with torch.no_grad():
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.flip(0))
+    del model.all_tied_weights_keys["lm_head.weight"]
+    return model
+
+
+def generates(model) -> None:
+    """A cache gives what running the whole anew gives."""
+    if anatomy.family_of(model.config.to_dict()).kind == "encoder":
+        return
+    given = {"input_ids": torch.tensor([[7, 9, 11, 13]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    words = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    with torch.no_grad():
+        found = [model.generate(**given, **words, use_cache=cached).tolist() for cached in (True, False)]
+    assert found[0] == found[1]
+
+
+def learns(model) -> None:
+    """Gradients reach every layer that is left."""
+    model.train().zero_grad()
+    model(**batch_for(model)).logits.float().square().mean().backward()
+    for layer in surgery.layers_of(model):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+        assert any(p.grad.abs().max() > 0 for p in layer.parameters())
+    model.eval()

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from conftest import make_splits, make_tokenizer
-from families import BERT, CONFIGS, HEADS, batch_for, build, gap, save
+from families import BERT, CONFIGS, HEADS, batch_for, build, gap, logits, save
 
 from distill import (
     Data,
@@ -29,8 +30,10 @@ from distill import (
 )
 from distill.anatomy import abilities, families
 from distill.checkpoint import Checkpoint
+from distill.data.rows import Rows
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
+from distill.signals import read
 from distill.surgery.parts import stacks_of
 
 EVERY = [(name, head) for name, (model_type, _) in CONFIGS.items() for head in HEADS[anatomy.FAMILIES[model_type].kind]]
@@ -248,6 +251,28 @@ def test_an_encoder_decoder_that_classifies_teaches_by_hidden_states(name):
     student = cut(teacher, {"decoder": 1})
     words = Distill(imitate={"logits": 1.0, "hidden_states": 1.0}, epochs=1, max_steps=2, learning_rate=1e-3)
     assert distill(student, words, data=data, teacher=teacher).parameters == student.parameters
+
+
+@pytest.mark.parametrize("name", ["bart", "mbart", "t5"])
+def test_an_encoder_decoder_that_classifies_starts_as_in_transformers(name):
+    """mBART's texts end in their language, from which the decoder starts."""
+    model = build(name, "SequenceClassification", vocab_size=50, num_labels=3, eos_token_id=3)
+    ids = torch.tensor([[7, 9, 11, 12, 3, 20], [8, 10, 3, 21, 0, 0]])
+    given = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    assert gap(read(model.eval(), given).logits.detach(), logits(model, given)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_text_of_nothing_is_a_token_where_the_tokenizer_adds_none(name, tmp_path):
+    bare = make_tokenizer()
+    bare.backend_tokenizer.post_processor = tokenizers.processors.Sequence([])
+    texts = [("",) if i == 3 else (f"the ball of cinema {i}",) for i in range(20)]
+    data = make_splits(number=24)
+    data = replace(data, train=Rows(texts, [i % len(data.task.labels) for i in range(20)]), _encoded={})
+    teacher = Checkpoint(build(name, "SequenceClassification", vocab_size=50, num_labels=3, pad_token_id=0), bare)
+    assert teacher.encode(data, "train").lengths.min() == 1
+    words = Distill(imitate={"logits": 1.0}, epochs=1, max_steps=2)
+    assert distill(cut(teacher, 1), words, data=data, teacher=teacher).parameters < teacher.parameters
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

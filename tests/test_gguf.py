@@ -39,7 +39,7 @@ def paired(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, weight.shape[0] // heads // 2, -1).transpose(1, 2).reshape(weight.shape)
 
 
-def write(path: Path, model, kind: str = "F32", pre: str = "smollm") -> Path:
+def write(path: Path, model, kind: str = "F32", pre: str = "smollm", layers: int = 2) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_context_length(64)
@@ -67,7 +67,7 @@ def write(path: Path, model, kind: str = "F32", pre: str = "smollm") -> Path:
         "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     }  # fmt: skip
     weights = {"token_embd": model.model.embed_tokens.weight, "output_norm": model.model.norm.weight}
-    for place, layer in enumerate(model.model.layers):
+    for place, layer in enumerate(model.model.layers[:layers]):
         for mine, theirs in names.items():
             weight = layer.get_submodule(mine).weight
             heads = {"attn_q": 4, "attn_k": 2}.get(theirs)
@@ -176,6 +176,13 @@ def test_what_is_no_gguf_file_is_told(held, words, tmp_path):
         path.write_bytes(held)
     with pytest.raises(CheckpointError, match=words):
         files.locate(str(path))
+
+
+def test_a_file_that_lacks_weights_is_no_model(model, tmp_path):
+    path = write(tmp_path / "part.gguf", model, layers=1)
+    with pytest.raises(CheckpointError, match=r"part.gguf: it lacks model.layers.1.* and 8 more, which the"):
+        files.locate(str(path))
+    assert files.find(path) is None
 
 
 def test_without_the_package_that_reads_it_the_way_to_it_is_told(whole, monkeypatch):

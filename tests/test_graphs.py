@@ -37,7 +37,7 @@ def kinds(path) -> Counter[str]:
     ("name", "more"),
     [
         ("data2vec", {}), ("modernbert", {}), ("modernbert", {"classifier_pooling": "mean"}), ("llama", {}),
-        ("qwen2", {}), ("bart", {}), ("t5", {}),
+        ("qwen2", {}), ("bart", {}), ("mbart", {}), ("t5", {}),
     ],
 )  # fmt: skip
 def test_a_classifiers_graph_says_what_torch_says(name, more, tmp_path):

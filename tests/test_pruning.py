@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import LABELS, load_tiny
+from conftest import LABELS, load_tiny, make_tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from distill import Distill, Prune, checkpoint, cut, distill, finetune, prune, surgery
@@ -378,3 +378,25 @@ def test_paths_of_a_layer_are_there(model):
 def test_a_share_that_leaves_nothing_is_refused_in_python_too(bert, data, words):
     with pytest.raises(CheckpointError, match=f"prune.{next(iter(words))}: 0.99 of .* leaves nothing"):
         prune(bert, Prune(**words), data=data)
+
+
+def test_a_share_of_the_hidden_size_that_rounds_to_none_is_told(bert, data, caplog):
+    with caplog.at_level("WARNING"):
+        same = prune(bert, Prune(hidden_size=0.05, examples=16), data=data)
+    assert same.parameters == bert.parameters
+    assert "prune.hidden_size: 0.05 of 32 dimensions rounds to none, as they go in steps of 8" in caplog.text
+
+
+def test_a_checkpoint_of_fewer_digits_is_pruned_in_float32(bert, data):
+    half = Checkpoint(bert.copy().model.to(torch.bfloat16), bert.tokenizer)
+    pruned = prune(half, Prune(neurons=0.5, examples=16), data=data)
+    assert pruned.model.dtype == torch.float32 and half.model.dtype == torch.bfloat16
+
+
+def test_a_family_that_is_not_known_is_refused_before_its_vocabulary_is_trimmed(data):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    words = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 3}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **words))
+    with pytest.raises(CheckpointError, match="nothing is known about the layers of model type 'deberta-v2'"):
+        prune(Checkpoint(model.eval(), make_tokenizer()), Prune(vocabulary="used"), data=data)

@@ -16,6 +16,7 @@ from conftest import load_tiny
 from onnx import TensorProto, helper, numpy_helper
 
 from distill import Quantize, export, quantization, recipe
+from distill.data import Encoded, Ragged
 from distill.engines import OnnxRuntime, answer_all, open_session
 from distill.errors import RecipeError
 from distill.quantization import arithmetic, calibration, choosing
@@ -386,3 +387,26 @@ def test_products_that_share_a_bias_keep_their_own_weights():
     found = products_of(ir.from_proto(model).graph)
     assert [product.stored for product in found] == ["norm", "norm#2"]
     assert np.array_equal(found[1].weight, second)
+
+
+def test_ranges_of_a_decoder_are_of_what_it_writes(monkeypatch):
+    """Long texts to read don't thin out what is looked at of short texts to write."""
+    rng = np.random.default_rng(0)
+    source, targets = ([rng.integers(5, 40, length) for _ in range(64)] for length in (512, 16))
+    texts = Encoded(
+        ids=np.concatenate(source), types=None, offsets=np.arange(65) * 512, labels=np.zeros(64), pad=0, truncated=0,
+        targets=Ragged.of(targets), decoder_start=0,
+    )  # fmt: skip
+
+    class Session:
+        def run(self, names, feed):
+            places = np.broadcast_to(np.arange(16.0)[:, None], (*feed["labels"].shape, 1))
+            return [places] * len(names)
+
+    monkeypatch.setattr(calibration, "_feed", lambda session, encoder, batch: batch)
+    monkeypatch.setattr(calibration, "_MOST", 1024)  # as many as there are
+    found = calibration._watch(Session(), object(), ["a"], texts, rng)["a"]
+    assert np.bincount(found[:, 0].astype(int), minlength=16).tolist() == [64] * 16
+    monkeypatch.setattr(calibration, "_MOST", 8)
+    found = calibration._watch(Session(), object(), ["a"], texts, rng)["a"]
+    assert (found > 0).any()

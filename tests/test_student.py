@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import LABELS, load_tiny, make_config, make_splits, make_tokenizer, save_tiny
+from families import untied
 from tiny_models import same
 from transformers import AutoModelForSequenceClassification
 
@@ -146,6 +147,23 @@ def test_a_config_may_use_the_familys_other_names_for_a_size(bert):
 def test_a_config_that_cannot_be_is_named_with_the_nearest_word(bert, config, words):
     with pytest.raises(CheckpointError, match=words):
         student.from_config(config, bert, TASK, seed=0)
+    with pytest.raises(CheckpointError, match=words):  # before anything is loaded
+        student.check_config(config, TASK.auto_class, 40)
+    student.check_config(SMALL, TASK.auto_class, 40)
+
+
+def test_a_two_sided_student_of_a_config_reads_from_padding_to_the_tokenizers_end(bert):
+    config = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    made = student.from_config(config, bert, TASK, seed=0)
+    assert made.model.config.decoder_start_token_id == bert.tokenizer.pad_token_id
+    assert made.model.config.eos_token_id == bert.tokenizer.sep_token_id
+
+
+def test_a_random_copy_of_a_t5_has_a_head_of_its_own_where_the_student_has():
+    pupil = Checkpoint(untied("t5-gated"), make_tokenizer())
+    made = student.from_random(pupil, seed=1)
+    assert made.parameters == pupil.parameters
+    assert made.model.lm_head.weight is not made.model.shared.weight
 
 
 # ------------------------------------------------------------------------------------- a checkpoint of its own

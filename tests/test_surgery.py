@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
 from conftest import LABELS, PIECES, make_splits, make_tokenizer
-from families import BERT, CHANGEABLE, CONFIGS, T5, VOCABULARY, batch_for, build, gap, logits
+from families import BERT, CONFIGS, T5, VOCABULARY, batch_for, build, gap, generates, learns, logits, reloaded, untied
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from distill import Finetune, Prune, anatomy, checkpoint, cut, finetune, prune, surgery
 from distill.checkpoint import Checkpoint
 from distill.errors import CheckpointError
+from distill.influence import least
 from distill.pruning.importance import batches
 from distill.pruning.reconstruction import refit
 from distill.pruning.sites import gated, sites_of, watched
@@ -55,57 +55,6 @@ def some(model, what: str, *, uneven: bool) -> list[list[int]]:
 
 def cut_units(model, what: str, kept: list[list[int]]):
     return surgery.keep_units(model, *((kept, None) if what == "heads" else (None, kept)))
-
-
-def reloaded(model, folder):
-    """Saved, and loaded as a step's folder is."""
-    model.save_pretrained(folder)
-    surgery.write_record(model, folder)
-    shape = surgery.read_record(folder, json.loads((folder / "config.json").read_text()))
-    if shape is None:
-        return type(model).from_pretrained(folder).eval()
-    from safetensors.torch import load_file
-
-    again = surgery.reshape(type(model)(AutoConfig.from_pretrained(folder)), shape)
-    weights = load_file(folder / "model.safetensors")
-    surgery.untie(again, weights)
-    missing, unexpected = again.load_state_dict(weights, strict=False)
-    assert not unexpected
-    untold = [
-        name for name in missing if "Sinusoidal" not in type(again.get_submodule(name.rpartition(".")[0])).__name__
-    ]
-    assert set(untold) <= set(again.all_tied_weights_keys)
-    return again.eval()
-
-
-def untied(name: str, **more):
-    """A T5 as 1.1 and Flan-T5 are: its head is its own, though transformers ties those of all that it makes."""
-    model = build(name, **more)
-    with torch.no_grad():
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.flip(0))
-    del model.all_tied_weights_keys["lm_head.weight"]
-    return model
-
-
-def generates(model) -> None:
-    """A cache gives what running the whole anew gives."""
-    if anatomy.family_of(model.config.to_dict()).kind == "encoder":
-        return
-    given = {"input_ids": torch.tensor([[7, 9, 11, 13]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
-    words = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-    with torch.no_grad():
-        found = [model.generate(**given, **words, use_cache=cached).tolist() for cached in (True, False)]
-    assert found[0] == found[1]
-
-
-def learns(model) -> None:
-    """Gradients reach every layer that is left."""
-    model.train().zero_grad()
-    model(**batch_for(model)).logits.float().square().mean().backward()
-    for layer in surgery.layers_of(model):
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
-        assert any(p.grad.abs().max() > 0 for p in layer.parameters())
-    model.eval()
 
 
 # -------------------------------------------------------------------------------------------- heads and neurons
@@ -264,6 +213,21 @@ def test_t5_keeps_its_position_biases_when_the_layer_that_holds_them_goes():
         assert torch.equal(smaller.state_dict()[path], model.state_dict()[path])
 
 
+def test_modernberts_first_layer_stays_or_its_going_is_told(caplog):
+    model = build("modernbert")
+    facts = model.config.to_dict()
+    assert anatomy.kept_layers(facts, 2, "even") == [1, 3] and anatomy.kept_layers(facts, 1, "even") == [1]
+    assert anatomy.kept_layers(facts, [2, 3], "even") == [2, 3]
+    words = {"vocab_size": len(PIECES), "num_labels": 3}
+    found = Checkpoint(build("modernbert", "SequenceClassification", **words), make_tokenizer())
+    assert set(least(found, 2, make_splits())) == {2, 3}
+    with caplog.at_level("WARNING", logger="distill"):
+        surgery.keep_layers(model, [1, 3])
+        assert "attn_norm" not in caplog.text
+        surgery.keep_layers(model, [2, 3])
+    assert "the first layer of a modernbert has no attn_norm" in caplog.text
+
+
 def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path):
     whole = untied("t5-gated", vocab_size=len(PIECES))
     whole.save_pretrained(tmp_path / "whole")
@@ -304,127 +268,6 @@ def test_uneven_layers_keep_their_own_shapes(tmp_path):
     assert surgery.shape_of(cut) == surgery.Shape((4, 4, 3, 2), (4, 12, 20))
     assert gap(logits(reloaded(cut, tmp_path / "cut")), logits(cut)) == 0
     assert gap(logits(surgery.pad(cut)), logits(cut)) < 1e-5
-
-
-# -------------------------------------------------------------------------------------------------- hidden size
-
-
-def twinned(model, axes: dict[str, tuple[int, ...]]) -> None:
-    """Makes the second half of the hidden dimensions repeat the first, and lets nobody read it.
-
-    Norms over twins are the norms over one of them, so that the half alone must answer as the whole.
-    """
-    modules = dict(model.named_modules())
-    done: set[int] = set()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            module = modules[name.rpartition(".")[0]]
-            reads = {"Linear": 1, "Conv1D": 0}.get(type(module).__name__) if name.endswith("weight") else None
-            for axis in axes[name]:
-                half = parameter.shape[axis] // 2
-                second = parameter.narrow(axis, half, half)
-                if axis == reads:
-                    second.zero_()
-                elif (id(parameter), axis) not in done:
-                    second.copy_(parameter.narrow(axis, 0, half))
-                done.add((id(parameter), axis))
-
-
-@pytest.mark.parametrize("name", CHANGEABLE)
-def test_a_hidden_size_of_twins_can_be_halved(name, tmp_path):
-    model = untied(name) if "t5" in name else build(name, tie_word_embeddings=False)
-    twinned(model, surgery.hidden_axes(model))
-    shape = surgery.shape_of(model)
-    half = [list(range(number // 2)) for number in shape.heads]
-    narrow = anatomy.family_of(model.config.to_dict()).key("head_width") is None
-    if narrow:  # the config has room for half of the heads alone
-        with pytest.raises(CheckpointError, match=r"no room for a layer's heads.*take heads out first"):
-            surgery.keep_hidden(model, range(16))
-        model = surgery.keep_units(model, half, None)
-    smaller = surgery.keep_hidden(model, range(16))
-    assert anatomy.size(smaller.config.to_dict(), "hidden_size") == 16
-    assert surgery.shape_of(smaller) == surgery.shape_of(model)
-    expected = logits(model)
-    assert gap(logits(smaller), expected) < 2e-4 * float(expected.abs().max())
-    assert gap(logits(reloaded(smaller, tmp_path / "half")), logits(smaller)) == 0
-    generates(smaller)
-    learns(smaller)
-
-
-@pytest.mark.parametrize("name", CHANGEABLE)
-def test_any_dimensions_may_stay_and_stock_transformers_loads_them(name, tmp_path):
-    model = build(name)
-    multiple = anatomy.hidden_multiple(model.config.to_dict())
-    assert 32 % multiple == 0
-    heads = [list(range(min(part, 16 // multiple) or 1)) for part in surgery.shape_of(model).heads]
-    if anatomy.family_of(model.config.to_dict()).key("head_width") is None:
-        model = surgery.keep_units(model, [[*range(math.ceil(len(h) / 2))] for h in heads], None)
-    dims = sorted(torch.randperm(32, generator=torch.Generator().manual_seed(3))[: max(multiple, 24)].tolist())
-    smaller = surgery.keep_hidden(model, dims)
-    table, old = smaller.get_input_embeddings().weight, model.get_input_embeddings().weight
-    assert torch.equal(table, old[:, dims] if old.shape[1] == 32 else old)
-    surgery.pad(smaller).save_pretrained(tmp_path / "stock")
-    stock = type(model).from_pretrained(tmp_path / "stock")
-    assert gap(logits(stock), logits(smaller)) < 1e-5
-    assert gap(logits(reloaded(smaller, tmp_path / "own")), logits(smaller)) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "dims", "words"),
-    [
-        ("bert", range(20), "multiple of 8, such as 32"),
-        ("bart", range(20), "multiple of 8"),
-        ("llama", range(20), "multiple of 8"),
-        ("bert", range(8), "no room for a layer's heads"),
-        ("marian", range(16), "its position embeddings are computed from the hidden size"),
-        ("t5", [], "multiple of 1"),
-        ("t5", [3, 1], "a list of some rises"),
-        ("t5", [31, 32], "the hidden dimensions are 0 to 31"),
-    ],
-)
-def test_a_hidden_size_that_cannot_be_is_refused_with_the_fix(name, dims, words):
-    with pytest.raises(CheckpointError, match=words):
-        surgery.keep_hidden(build(name), dims)
-
-
-def test_a_table_that_is_scaled_by_the_hidden_size_is_a_reason():
-    with pytest.raises(CheckpointError, match="scaled by the root of the hidden size"):
-        surgery.keep_hidden(build("bart", scale_embedding=True), range(16))
-
-
-@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "mpnet"])
-def test_torch_pruning_finds_the_same_to_hang_on_the_hidden_size(name):
-    """An independent witness: a graph traced through a forward pass, instead of two configs held side by side."""
-    import torch_pruning
-
-    model = build(name, tie_word_embeddings=False)
-    wide = model.base_model.get_submodule(anatomy.family_of(model.config.to_dict()).stacks[0].layers)[0]
-    graph = torch_pruning.DependencyGraph().build_dependency(
-        model.base_model, example_inputs=batch_for(model), verbose=False
-    )
-    linear = wide.get_submodule(anatomy.family_of(model.config.to_dict()).stacks[0].layer.down)
-    group = graph.get_pruning_group(linear, torch_pruning.prune_linear_out_channels, idxs=[0])
-    theirs = {(dependency.target.name.split(" ")[0], dependency.handler.__name__) for dependency, _ in group}
-    theirs = {(name, "in" if "in_ch" in way else "out") for name, way in theirs if not name.startswith("_")}
-    mine, modules = set(), dict(model.base_model.named_modules())
-    prefix = next(path for path, module in model.named_modules() if module is model.base_model)
-    for path, axes in surgery.hidden_axes(model).items():
-        inner = path.removeprefix(f"{prefix}.")
-        module = inner.rpartition(".")[0]
-        if (path == inner and prefix) or module not in modules:
-            continue
-        for axis in axes:
-            reads = isinstance(modules[module], nn.Linear) and path.endswith("weight") and axis == 1
-            mine.add((module, "in" if reads else "out"))
-    assert {pair for pair in theirs if pair[0] in modules} == mine
-
-
-@pytest.mark.parametrize(("name", "key"), [("electra", "embedding_size"), ("opt", "word_embed_proj_dim")])
-def test_a_hidden_size_that_meets_the_embedding_size_is_refused(name, key):
-    model = build(name, **{key: 16})
-    model = surgery.keep_units(model, [[0]] * 3, None)
-    with pytest.raises(CheckpointError, match=f"a hidden size of 16 would equal {key}"):
-        surgery.keep_hidden(model, range(16))
 
 
 # ------------------------------------------------------------------------------------------------------- tokens

@@ -271,6 +271,7 @@ def test_a_table_adds_up_where_the_last_layer_is_worked_out_for_one_position(lay
         ({"to": {"latency": 0.5}, "neurons": 0.5}, "`to` decides how many heads and neurons go"),
         ({"vocabulary": "used", "gradually": {"rounds": 2}}, "needs something that goes bit by bit"),
         ({"heads": 0.5, "gradually": {"rounds": 1}}, "greater than or equal to 2"),
+        ({"to": {"size": 0.4}, "vocabulary": "used", "gradually": {}}, "put `vocabulary` into a `prune` step"),
     ],
 )
 def test_words_that_make_no_sense_are_refused(recipe_file, words, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from distill.checkpoint import Checkpoint
 from distill.cli import main
 from distill.data.rows import Rows
 from distill.errors import CheckpointError
-from distill.pruning.vocabulary import _facts, _vocabulary, trim
+from distill.pruning.vocabulary import _facts, _renewed, _vocabulary, choose, trim
 from distill.recipe import Vocabulary
 
 KINDS = ("wordpiece", "bpe", "byte-bpe", "unigram")
@@ -211,6 +212,21 @@ def test_the_step_trims_and_prunes_together(whole, data):
     smaller = prune(whole, Prune(vocabulary="used", neurons=0.5, examples=24), data=data)
     assert len(smaller.tokenizer) < len(whole.tokenizer)
     assert smaller.parameters < 0.8 * whole.parameters
+
+
+def test_chat_templates_stay_and_phrases_go_with_their_tokens(data):
+    whole = model_for(make("bpe"))
+    whole.tokenizer.chat_template = {"default": "{{ messages }}", "tool": "{{ tools }}"}
+    smaller, _ = trim(whole, Vocabulary(margin=0), data)
+    assert smaller.tokenizer.chat_template == whole.tokenizer.chat_template
+    assert _renewed([[5, 7], [5], [5, 6]], {5: 1, 6: 2}) == [[1], [1, 2]]
+    assert _renewed([5, 7], {5: 1}) == [1] and _renewed(7, {5: 1}) is None
+
+
+def test_a_piece_for_what_is_unknown_stays_though_it_is_no_special_token(data):
+    facts = json.loads(make("unigram").backend_tokenizer.to_str())
+    facts["added_tokens"] = [token for token in facts["added_tokens"] if token["content"] != "<unk>"]
+    assert facts["model"]["unk_id"] in choose(facts, {}, Vocabulary(margin=0))
 
 
 def test_a_tokenizer_without_a_fast_form_is_refused(data, tmp_path):

@@ -36,6 +36,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", _BERT | _ROTARY | {"head_dim": 6}),
     "mistral": ("mistral", _BERT | _ROTARY | {"sliding_window": 4}),
     "bart": ("bart", _BART | {"decoder_start_token_id": 2, "forced_eos_token_id": 2}),
+    "mbart": ("mbart", _BART | {"decoder_start_token_id": 2, "forced_eos_token_id": 2}),
     "marian": ("marian", _BART | {"decoder_start_token_id": 1, "forced_eos_token_id": None}),
     "t5": ("t5", _T5),
     "t5-gated": ("t5", _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),

@@ -270,7 +270,7 @@ FAMILIES: dict[str, Family] = {
         replace(_QWEN2, model_type="qwen3"),
         _MISTRAL,
         _BART,
-        replace(_BART, model_type="mbart"),
+        replace(_BART, model_type="mbart", starts_from_last=True),
         _MARIAN,
         replace(_MARIAN, model_type="pegasus"),
         _T5,

@@ -77,8 +77,9 @@ class Family:
     which RoBERTa counts; `learned_positions` says that each has a row in a table. `shared` is the config's key for how
     many sets of weights the layers share, where they do; `table_width` is its key for the width of the token table,
     where that isn't the hidden size; `scaled` maps a config's key that, where it is true, divides what the head reads
-    by the root of the hidden size, to the path from the base model to the norm before it; `refuses` maps what can't be
-    done to the reason.
+    by the root of the hidden size, to the path from the base model to the norm before it; `starts_from_last` says that
+    a decoder that reads a text starts from the text's last token, not from the start token; `refuses` maps what can't
+    be done to the reason.
     """
 
     model_type: str
@@ -93,6 +94,7 @@ class Family:
     shared: str | None = None
     table_width: str | None = None
     scaled: Mapping[str, str] = field(default_factory=dict)
+    starts_from_last: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, word: Word, stack: int = 0) -> str | None:

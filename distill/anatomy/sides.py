@@ -20,7 +20,8 @@ def kept_layers(config: Mapping[str, Any], layers: Layers, choose: str, least: L
 
     `layers` is a number or a list (see choose_layers), or one for each side; a side that isn't named stays whole. Where
     `importance` chooses, `least` says which go, from how many go in each stack; without it, as long as only their
-    number counts, they are spread evenly. Raises CheckpointError.
+    number counts, they are spread evenly. Of a family whose first layer lacks what the others have (ModernBERT's norm)
+    neither lets the first go. Raises CheckpointError.
     """
     try:
         asked, counts = by_side(config, layers), layer_counts(config)
@@ -30,6 +31,8 @@ def kept_layers(config: Mapping[str, Any], layers: Layers, choose: str, least: L
     spread = "even" if choose == "importance" else choose
     for place, there in enumerate(counts):
         mine = choose_layers(asked.get(place, there), spread, there)
+        if spread == "even" and isinstance(asked.get(place), int) and family_of(config).stacks[place].not_in_first:
+            mine = [1, *mine[1:]]
         if isinstance(asked.get(place), int) and len(mine) < there:
             going[place] = there - len(mine)
         kept.append([before + layer for layer in mine])

@@ -9,13 +9,16 @@ from distill.checkpoint.folder import inspect, read_config
 from distill.errors import CheckpointError, first_line
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "README.md"]
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja", "README.md"]
+_VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+    "spm.model",
+)  # fmt: skip
 
 
 def looks_like_folder(name: str) -> bool:
-    """Whether a name is meant as a folder on this machine rather than as a Hub id."""
-    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
+    """Whether a name is meant as a folder on this machine rather than as a Hub id: whatever is there is."""
+    return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
 
 
 def locate(name: str, revision: str | None = None) -> Path:
@@ -25,6 +28,8 @@ def locate(name: str, revision: str | None = None) -> Path:
     """
     if looks_like_folder(name):
         folder = Path(name).expanduser()
+        if folder.is_file():
+            raise CheckpointError(f"{name}: a file; name the folder that holds the checkpoint")
         if not folder.is_dir():
             raise CheckpointError(f"{name}: no such checkpoint folder (looked in {folder.resolve().parent})")
     else:

@@ -32,12 +32,12 @@ from distill.training import Watch, choose_dtype
 _VERSIONS = {
     "finetune": 2,
     "distill": 2,
-    "prune": 5,
+    "prune": 6,
     "pad": 3,
-    "quantize": 8,
-    "student": 3,
+    "quantize": 9,
+    "student": 4,
     "graph": 4,
-    "score": 3,
+    "score": 4,
     "signals": 1,
     "augment": 2,
 }

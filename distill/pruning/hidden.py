@@ -45,6 +45,12 @@ def without_dims(checkpoint: Checkpoint, words: settings.Prune, data: Splits, ro
             f"prune.hidden_size: {words.hidden_size:g} of {hidden} dimensions leaves nothing, but {multiple} stay at "
             f"least; take out {1 - multiple / hidden:.3g} at most"
         )
+    if number == hidden:
+        log.warning(
+            "prune.hidden_size: %g of %d dimensions rounds to none, as they go in steps of %d, so all stay; take out "
+            "%.3g or more, or leave it out", words.hidden_size, hidden, multiple, multiple / hidden,
+        )  # fmt: skip
+        return checkpoint
     roomy = _with_room(checkpoint, number, words, data, rows)
     going, _ = removal(importance_of_dims(roomy, words.by, data, rows))
     dims = sorted(going[len(going) - number :])

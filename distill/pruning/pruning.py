@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -44,11 +45,12 @@ def prune(
     machine's engine when not said. In the end the result is saved, loaded again, and padded for stock transformers, and
     must answer alike each time. Raises CheckpointError for a family that can't do it, when everything would go, or for
     a target that can't be reached. `tell` is given a sentence on each of: what the tokens kept cover, how much of the
-    table its rank holds, and what a target came to.
+    table its rank holds, and what a target came to. The result is in float32.
     """
     if words.gradually is not None:
         raise CheckpointError("prune.gradually: a recipe's word for several steps; carry out words.rounds() in turn")
-    facts = checkpoint.model.config.to_dict()
+    checkpoint, facts = _in_float32(checkpoint), checkpoint.model.config.to_dict()
+    anatomy.family_of(facts)
     for what in ("heads", "neurons", "layers", "hidden_size", "vocabulary", "embeddings"):
         reason = anatomy.refuse(facts, "hidden" if what == "hidden_size" else what)
         if getattr(words, what) is not None and reason:
@@ -147,6 +149,13 @@ def _check(pruned: Checkpoint, data: Splits, rows: Sequence[int]) -> None:
             difference = float((read(model, batch).logits - expected).abs().max())
             if not difference <= tolerance * max(1.0, float(expected.abs().max())):
                 raise CheckpointError(f"prune: the checkpoint {how} answers otherwise, by {difference:.2g}")
+
+
+def _in_float32(checkpoint: Checkpoint) -> Checkpoint:
+    """What is measured and solved for needs more digits than bfloat16 has, and a folder is loaded as float32 again."""
+    if checkpoint.model.dtype == torch.float32:
+        return checkpoint
+    return Checkpoint(copy.deepcopy(checkpoint.model).float(), checkpoint.tokenizer)
 
 
 def _told(counts: Sequence[int]) -> str:

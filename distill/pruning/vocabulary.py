@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill import surgery
 from distill.checkpoint import Checkpoint, tokenizers
@@ -39,7 +39,8 @@ def trim(checkpoint: Checkpoint, words: settings.Vocabulary, data: Splits) -> tu
     facts = _facts(checkpoint.tokenizer)
     counts = Counter(used(checkpoint.encode(data, "train")).tolist())
     rows = checkpoint.model.get_input_embeddings().num_embeddings
-    kept = sorted(number for number in choose(facts, counts, words) if number < rows)
+    chosen = choose(facts, counts, words) | _named(checkpoint.model)
+    kept = sorted(number for number in chosen if number < rows)
     if words.keep != "used" and len(kept) > words.keep:
         log.warning(
             "prune.vocabulary: %d tokens are too few: single characters, bytes and special tokens stay, so the "
@@ -67,6 +68,7 @@ def choose(facts: Mapping[str, Any], counts: Mapping[int, int], words: settings.
     names = {number: token for token, number in vocabulary.items()}
     kept = {number for token, number in vocabulary.items() if _is_base(token, model)}
     kept |= {added["id"] for added in facts.get("added_tokens", ())}
+    kept |= {model["unk_id"]} if model.get("unk_id") is not None else set()
     most = len(vocabulary) if words.keep == "used" else words.keep
     for number, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         if number not in kept and len(more := _closed(number, vocabulary, names, makers) - kept) + len(kept) <= most:
@@ -95,8 +97,8 @@ def rebuild(tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], kept: 
             elif path.name == tokenizers.TARGET:  # of the same vocabulary
                 told = json.loads(path.read_text(encoding="utf-8"))
                 path.write_text(json.dumps(_smaller(told, kept), ensure_ascii=False), encoding="utf-8")
-            elif path.name != "special_tokens_map.json":
-                path.unlink()
+            elif path.is_file() and path.name != "special_tokens_map.json" and path.suffix != ".jinja":
+                path.unlink()  # the vocabulary in other forms
         (folder / "tokenizer_config.json").write_text(json.dumps(words), encoding="utf-8")
         return tokenizers.load_tokenizer(folder)
 
@@ -216,12 +218,23 @@ def _follow(smaller: Checkpoint, kept: list[int], before: Mapping[str, int | Non
             raise CheckpointError(f"prune.vocabulary: the {name} token lost its place; this tokenizer can't be trimmed")
 
 
+def _named(model: PreTrainedModel) -> set[int]:
+    """The tokens that a model which writes needs by name: those that begin, end and part its texts."""
+    if not model.can_generate():
+        return set()
+    told = [value for words in (model.config, model.generation_config) for value in words.to_dict().items()]
+    ids = (value if isinstance(value, list) else [value] for key, value in told if key.endswith("_token_id"))
+    return {number for some in ids for number in some if isinstance(number, int) and number >= 0}
+
+
 def _renewed(old: Any, new: Mapping[int, int]) -> Any:
-    """An id's new number, None for one that went; in lists, such as of tokens that end a text, those that stay."""
+    """An id's new number, None for one that went; in lists, such as of tokens that end a text, those that stay. A
+    phrase, which is a list in a list, goes as soon as one of its tokens does.
+    """
     if not isinstance(old, list):
         return new.get(old)
-    held = [_renewed(one, new) for one in old]
-    return [one for one in held if one is not None and one != []]
+    held = [_renewed(one, new) if not isinstance(one, list) else [new.get(part) for part in one] for one in old]
+    return [one for one in held if one is not None and not (isinstance(one, list) and None in one)]
 
 
 def _coverage(before: Checkpoint, after: Checkpoint, kept: list[int], data: Splits) -> str:

@@ -60,12 +60,14 @@ def _watch(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """What the values hold: a random part of the real tokens, (tokens, columns) each."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    share = min(1.0, _MOST / max(1, int(texts.lengths.sum())))
+    read = texts.lengths if encoder is None else texts.targets.lengths
+    share = min(1.0, _MOST / max(1, int(read.sum())))
     for rows in bar(list(TokenBatches(texts.lengths, _BATCH, _TOKENS)), title="calibration"):
         batch = collate(texts, rows)
         real = batch["attention_mask"].astype(bool) if encoder is None else batch["labels"] != NO_TARGET
         drawn = real & (rng.random(real.shape) < share)
-        drawn[:, 0] |= not drawn.any()  # a short text may have drawn nothing
+        if not drawn.any():  # few tokens may have drawn nothing
+            drawn.flat[rng.choice(np.flatnonzero(real))] = True
         for name, value in zip(names, session.run(list(names), _feed(session, encoder, batch)), strict=True):
             by_token = value.ndim == 3 and value.shape[:2] == drawn.shape
             found[name].append(value[drawn] if by_token else value.reshape(-1, value.shape[-1]))

@@ -18,7 +18,7 @@ from distill.tasks import kind_of
 
 _VOCABULARIES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model", "target_tokenizer.json",
+    "sentencepiece.bpe.model", "target_tokenizer.json", "chat_template.jinja",
 )  # fmt: skip
 _OF_ONE_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "max_length")
 

@@ -8,7 +8,7 @@ from distill.surgery.layers import keep_layers
 from distill.surgery.parts import layers_of, stacks_of
 from distill.surgery.shape import RECORD, Shape, head_width, read_record, shape_in_config, shape_of, write_record
 from distill.surgery.tokens import keep_tokens
-from distill.surgery.units import keep_units, pad, reshape, untie
+from distill.surgery.units import keep_units, like, pad, reshape, untie
 
 __all__ = [
     "RECORD",
@@ -23,6 +23,7 @@ __all__ = [
     "keep_units",
     "layers_of",
     "least_hidden",
+    "like",
     "multiply_out",
     "pad",
     "rank_of",

@@ -39,7 +39,8 @@ def keep_hidden(model: PreTrainedModel, dims: Sequence[int]) -> PreTrainedModel:
             weights[name] = weights[name].index_select(axis, chosen.to(tensor.device))
     smaller.load_state_dict(weights)
     for key, path in anatomy.family_of(model.config.to_dict()).scaled.items():
-        if getattr(model.config, key, False):  # what the norm gives is divided by another root now
+        # what the norm gives is divided by another root now, where a language-model head reads it
+        if getattr(model.config, key, False) and model.get_output_embeddings() is not None:
             smaller.base_model.get_submodule(path).weight.data *= math.sqrt(len(dims) / hidden)
     return smaller.to(model.device, model.dtype).eval()
 

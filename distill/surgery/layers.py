@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from distill.surgery.parts import attentions_of, layers_of, stacks_of
 from distill.surgery.shape import Shape, shape_of
 from distill.surgery.units import like, reshape
 
+log = logging.getLogger(__name__)
+
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """A new model with some of a model's layers, counted from 1; everything else is copied as it is.
@@ -24,8 +27,9 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     An encoder-decoder's layers are counted on from the encoder's to the decoder's, and each keeps at least one. What a
     config lists layer by layer follows. What a layer holds for all stays with the first: T5's position biases. The
     weights are the original's values in memory of their own; where a layer's number divides its scores, its queries
-    keep the old one. Raises CheckpointError for a family that isn't known or can't do it, and for layers that aren't
-    there.
+    keep the old one. A family whose first layer lacks a norm (ModernBERT) loses that of the layer which becomes the
+    first, with a warning. Raises CheckpointError for a family that isn't known or can't do it, and for layers that
+    aren't there.
     """
     facts = model.config.to_dict()
     family = anatomy.family_of(facts)
@@ -34,6 +38,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     there = len(layers_of(model))
     if list(layers) != sorted(set(layers)) or not all(1 <= layer <= there for layer in layers):
         raise CheckpointError(f"layers {list(layers)!s:.80}: the model has layers 1 to {there}; a list of some rises")
+    _tell_of_lost(model, layers)
     config, told = copy.deepcopy(model.config), anatomy.with_layers(facts, layers)
     for key, value in told.items():
         if facts.get(key) != value:
@@ -42,6 +47,18 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     smaller.load_state_dict(_renamed(model, family, layers, set(smaller.state_dict())))
     _keep_scores(smaller, family, layers)
     return smaller.to(model.device, model.dtype).eval()
+
+
+def _tell_of_lost(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    before, facts = 0, model.config.to_dict()
+    for stack, held in zip(anatomy.family_of(facts).stacks, stacks_of(model), strict=True):
+        if stack.not_in_first and before + 1 not in layers:
+            log.warning(
+                "layer %d goes, behind which the first layer of a %s has no %s: the layer that is first now loses its "
+                "own, so what is left answers otherwise than the model without those layers until it is trained",
+                before + 1, facts["model_type"], " and ".join(stack.not_in_first),
+            )  # fmt: skip
+        before += len(held)
 
 
 def _shape(model: PreTrainedModel, layers: Sequence[int]) -> Shape:

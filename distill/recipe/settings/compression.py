@@ -186,6 +186,12 @@ class Prune(Settings):
             raise ValueError("`to` decides how many heads and neurons go; leave their shares out, or leave `to` out")
         if self.gradually is not None and all(getattr(self, word) is None for word in (*_SHARES, "layers", "to")):
             raise ValueError("`gradually` needs something that goes bit by bit: shares, `layers`, or `to`")
+        at_once = next((word for word in _AT_ONCE if getattr(self, word) is not None), None)
+        if self.gradually is not None and at_once is not None and self.to is not None and self.to.latency is None:
+            raise ValueError(
+                f"`{at_once}` goes in the first round and counts for `to: {{{self.to.word}: …}}`, so later rounds take "
+                f"too much; put `{at_once}` into a `prune` step of its own before this one"
+            )
         return self
 
     def rounds(self) -> list[Prune | Distill]:
