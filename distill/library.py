@@ -36,6 +36,9 @@ def find(kind: Kind, name: str) -> Path:
     one = kind.removesuffix("s")
     if is_path(name):
         path = Path(name).expanduser()
+        if path.is_dir():
+            more = f"; for a checkpoint write teacher: {{checkpoint: {name}}}" if kind == "teachers" else ""
+            raise RecipeError(f"{name}: a folder, not a {one} file{more}")
         if not path.is_file():
             raise RecipeError(f"{name}: no such {one} file (looked in {path.resolve().parent})")
         return path

@@ -108,7 +108,7 @@ def _check(tree: dict[str, Any], lines: Lines, path: Path, choices: Choices) -> 
     for combination in _combinations(choices):
         overrides = [f"{place}={value}" for place, value in combination.items()]
         try:
-            recipe = settle(tree, Recipe, str(path), lines, overrides)
+            recipe = settle(tree, Recipe, str(path), lines, overrides, in_file=True)
         except RecipeError as error:
             for problem in error.problems:
                 told.setdefault(problem, f"{problem} (tried: {', '.join(overrides)})")

@@ -98,7 +98,7 @@ def test_the_random_init_arm_carries_the_steps_out_as_they_are(recipe_file):
     [
         ({"control": "finetune", "steps": [{"finetune": {}}]}, "control: no step is a `distill`"),
         ({"control": ["finetune", "finetune"]}, "control: names one twice"),
-        ({"control": []}, "control: .*at least 1 item"),
+        ({"control": []}, "control: .*holds at least 1"),
         ({"control": "finetun"}, "did you mean 'finetune'"),
         ({"control": "random-init", "student": {"config": {"model_type": "bert"}}}, "has random weights anyway"),
         ({"seeds": 0}, "seeds: .*greater than or equal to 1"),

@@ -280,13 +280,13 @@ def test_a_config_that_does_not_say_how_many_layers_it_has_cannot_be_cut(recipe_
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        ([1, 2, 3], "imitate.hidden_states.layers lists 3 teacher layers for a student of 2"),
+        ([1, 2, 3], "steps.0.distill.imitate.hidden_states.layers lists 3 teacher layers for a student of 2"),
         (
             [1, 5],
-            "imitate.hidden_states.layers pairs student layer 2 with teacher layer 5, but they have 2 and 4 layers",
+            "steps.0.distill.imitate.hidden_states.layers pairs student layer 2 with teacher layer 5, but they have",
         ),
-        ({"3": 4}, "imitate.hidden_states.layers pairs student layer 3 with teacher layer 4"),
-        ({}, "imitate.hidden_states.layers pairs no layers"),
+        ({"3": 4}, "steps.0.distill.imitate.hidden_states.layers pairs student layer 3 with teacher layer 4"),
+        ({}, "steps.0.distill.imitate.hidden_states.layers pairs no layers"),
     ],
 )
 def test_a_layer_map_that_does_not_fit_is_refused(recipe_file, layers, expected):
@@ -335,7 +335,7 @@ def test_several_problems_are_told_at_once(recipe_file, body, topics_csv):
         "data.text: ",
         "teacher: a BertModel",
         "student.layers asks for layer 7",
-        "imitate.hidden",
+        "steps.0.distill.imitate.hidden",
         "data.max_l",
     ]
     assert len(problems) == len(expected)

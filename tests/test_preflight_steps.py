@@ -181,7 +181,7 @@ def test_layers_of_an_encoder_decoder_that_nobody_knows_cannot_be_imitated(tmp_p
     folder = plain_config(tmp_path / "blenderbot", {"model_type": "blenderbot", **facts})
     steps = [{"distill": {"imitate": {term: 1.0}}}]
     problem = only_problem(translation(folder, steps=steps))
-    words = f"imitate.{term}: nothing is known about the layers of model type 'blenderbot' (known: bert"
+    words = f"steps.0.distill.imitate.{term}: nothing is known about the layers of model type 'blenderbot' (known: bert"
     assert problem.startswith(words)
     assert "distill/anatomy/families.py: where its layers, their attention" in problem
     assert plan_of(translation(folder, steps=[LOGITS])).problems == []
@@ -190,7 +190,7 @@ def test_layers_of_an_encoder_decoder_that_nobody_knows_cannot_be_imitated(tmp_p
 def test_the_embeddings_have_no_attention_on_either_side(recipe_file, translation, tmp_path):
     asked = {"attentions": {"weight": 1.0, "layers": {"0": 0}}}
     steps = [{"distill": {"imitate": asked}}]
-    expected = "imitate.attentions.layers: 0 is the embeddings, which have no attention"
+    expected = "steps.0.distill.imitate.attentions.layers: 0 is the embeddings, which have no attention"
     assert only_problem(recipe_file(steps=steps)) == expected
     assert only_problem(translation(save_writer(tmp_path / "bart", "bart"), steps=steps)) == expected
 
@@ -203,7 +203,7 @@ def test_layers_are_those_that_earlier_steps_left(recipe_file):
         return {"weight": 1.0, "layers": layers}
 
     problem = only_problem(recipe_file(steps=steps([2, 4])))
-    assert problem == "imitate.hidden_states.layers lists 2 teacher layers for a student of 1"
+    assert problem == "steps.2.distill.imitate.hidden_states.layers lists 2 teacher layers for a student of 1"
     plan_of(recipe_file(steps=steps([4]))).require()
     problem = only_problem(recipe_file(steps=[{"prune": {"layers": 1}}, LOGITS, {"prune": {"layers": 1}}]))
     assert problem.startswith("steps.2.prune.layers: 1 of 1 layers can't go")
@@ -213,9 +213,8 @@ def test_relation_heads_that_divide_no_width_are_refused_unless_pruning_may_chan
     sizes = {"hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 1, "intermediate_size": 16}
     student, relations = {"config": {"model_type": "bert", **sizes}}, {"distill": {"imitate": {"relations": 1.0}}}
     problem = only_problem(recipe_file(student=student, steps=[relations]))
-    assert problem == (
-        "imitate.relations.heads: vectors 30, 32 wide can't be cut into 4 heads each; a divisor of 2 can"
-    )
+    told = "imitate.relations.heads: vectors 30, 32 wide can't be cut into 4 heads each; a divisor of 2 can"
+    assert problem == f"steps.0.distill.{told}"
     asked = {"distill": {"imitate": {"relations": {"weight": 1.0, "heads": 2}}}}
     assert plan_of(recipe_file(student=student, steps=[asked])).problems == []
     assert plan_of(recipe_file(student=student, steps=[{"prune": {"heads": 0.3}}, relations])).problems == []

@@ -117,7 +117,7 @@ def test_a_missing_section_is_required(read, section):
         ("seed=1.5", "seed: this should be a valid integer"),
         ("seed=true", "seed: this should be a valid integer"),
         ("seed=4294967296", "seed: this should be less than 4294967296"),
-        ("student=3", "student: this should be an object, not 3"),
+        ("student=3", "--set student: this holds settings of its own, as in {word: value}, not 3"),
         ("student=null", "student: "),
         ("student.layers=true", "student.layers: this should be a valid integer"),
         ("student.layers=0", "student.layers: keep at least one layer"),
@@ -133,6 +133,14 @@ def test_a_missing_section_is_required(read, section):
         ("teacher={card: minilm-l6, revision: main}", "teacher: `revision` belongs to `checkpoint`"),
         ("data.text=[a, b, c]", "data.text: one text column, or a list of two"),
         ("data.text=[]", "data.text: one text column, or a list of two"),
+        ("data.label=[]", "--set data.label: name a column, or a list of them"),
+        ("data.text=label", "data: column 'label' is a text and the label, so a model would read the answer"),
+        ("ship={formats: onnx}", '--set ship.formats: this is a list, such as [onnx], not "onnx"'),
+        ("timing.batch=1", "--set timing.batch: this is a list, such as [1], not 1"),
+        ("steps=[]", "--set steps: this list holds at least 1, not []"),
+        ("track.country=Germany", '--set track.country: "Germany" is not of this form: ISO code of three capital'),
+        ("steps=[{quantize: {group: 30}}]", "30 is not known here (known: 16, 32, 64)"),
+        ("timing.new_tokens=8", "timing.new_tokens: text-classification has no use for it"),
         ("data.validation=1", "data.validation: this should be less than 1"),
         ("data.test=0.0", "data.test: this should be greater than 0"),
         ("data.max_length=3", "data.max_length: this should be greater than or equal to 4"),
@@ -144,10 +152,10 @@ def test_a_missing_section_is_required(read, section):
         ("data.source.encoding=[utf-8, nope]", "data.source.encoding: Python knows no encoding 'nope'"),
         ("data.source.encoding=[]", "data.source.encoding: name an encoding, such as utf-8"),
         ("steps.0.distill.imitate.logits={weight: 1, beta: 0.5}", "`beta` belongs to `loss: js`, not to kl"),
-        ("steps=quantize", "steps: this should be a valid array"),
+        ("steps=quantize", "steps: this is a list, such as [quantize], not"),
         ("steps=[]", "steps: "),
-        ("steps.0=3", "steps.0: this should be an object, not 3"),
-        ("steps.0=null", "steps.0: this should be an object, not nothing"),
+        ("steps.0=3", "steps.0: this holds settings of its own, as in {word: value}, not 3"),
+        ("steps.0=null", "--set steps.0: this holds settings of its own, as in {word: value}, not nothing"),
         ("steps.0={}", "steps.0: a step is exactly one of: finetune, distill, prune, quantize"),
         (
             "steps.0={distill: {}, finetune: {}}",
@@ -173,7 +181,7 @@ def test_a_missing_section_is_required(read, section):
 )
 def test_a_value_of_the_wrong_type_or_range_is_refused(read, setting, expected):
     problems = told(read, RECIPE, setting)
-    assert any(f": {expected}" in problem for problem in problems), problems
+    assert any(expected in problem for problem in problems), problems
 
 
 def test_a_setting_of_several_forms_complains_once_and_says_the_forms(read):
@@ -321,9 +329,9 @@ def test_an_override_lengthens_every_short_form(read):
         ("steps.²=quantize", "--set steps.²: '²' is not a place in the list (it holds 0 to 0)"),
         ("steps.distill.epochs=1", "--set steps.distill.epochs: 'distill' is not a place in the list"),
         ("student=[", "--set student:1: not valid YAML: "),
-        ("stpes.0=quantize", "my.yaml: stpes: no such setting; did you mean 'steps'?"),
-        ("seed.value=1", "my.yaml: seed: this should be a valid integer"),
-        ("student.layers=six", "my.yaml:3: student.layers: this should be a valid integer"),
+        ("stpes.0=quantize", "--set stpes: no such setting; did you mean 'steps'?"),
+        ("seed.value=1", "--set seed: this should be a valid integer"),
+        ("student.layers=six", "--set student.layers: this should be a valid integer"),
     ],
 )
 def test_an_override_that_fits_nowhere_is_refused(read, override, expected):
@@ -336,7 +344,7 @@ def test_an_override_that_fits_nowhere_is_refused(read, override, expected):
 @pytest.mark.parametrize("after", ["distill", "quantize", "finetune"])
 def test_nothing_comes_after_quantize(read, after):
     (problem,) = told(read, RECIPE, f"steps=[distill, quantize, {after}]")
-    assert f"my.yaml:5: steps: quantize comes last, but step 1 is followed by: {after}" in problem
+    assert f"--set steps: quantize comes last, but steps.1 is one, and behind it come: {after}" in problem
 
 
 @pytest.mark.parametrize(
@@ -358,7 +366,7 @@ def test_a_bound_reads_as_words(read, words, side, value):
 )
 def test_a_bound_that_is_no_bound_is_shown_how_it_is_written(read, words):
     (problem,) = told(read, RECIPE, f"expect.score={words}")
-    assert "my.yaml: expect.score: write 'at least 0.97' or 'at most 0.2', not " in problem
+    assert "--set expect.score: write 'at least 0.97' or 'at most 0.2', not " in problem
 
 
 def test_a_bound_holds_up_to_its_value():

@@ -11,7 +11,7 @@ import click
 from distill.cli.talking import hush_loading, print_ledger, read, sets, talking
 
 
-@click.command()
+@click.command(short_help="Measure checkpoint folders on a recipe's data.")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--recipe", required=True, help="Whose data, metric and timing are used")
 @sets
@@ -46,7 +46,7 @@ def evaluate(folders: tuple[Path, ...], recipe: str, overrides: tuple[str, ...],
         print_ledger(ledger, f"{path.stem}: test split")
 
 
-@click.command()
+@click.command(short_help="Ask a checkpoint, or a run's result.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a text")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distill.comparison import Budget, Comparison, Group
 
 
-@click.command()
+@click.command(short_help="Hold runs against one another.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN…]")
 @click.option("--max-size", metavar="SIZE", help="Budget: at most so many bytes, like 5MB, 900kB or 1.5GB")
 @click.option("--min-retained", type=float, metavar="SHARE", help="Budget: at least this share of the teacher's score")
@@ -43,6 +43,8 @@ def compare(
         from distill.disk import write_text
         from distill.errors import DataError
 
+        if html is not None and html.is_dir():
+            raise DataError(f"--html {html}: a folder; name the file to write")
         if html is not None and not html.parent.is_dir():
             raise DataError(f"{html}: no folder {html.parent}")
         ratio, ms = parse_latency("--max-latency", max_latency) if max_latency else (None, None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distill.store import Piece, Store
 
 
-@click.command()
+@click.command(short_help="Tell what a run has done and is at.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print run.json")
 def status(folder: Path, as_json: bool) -> None:

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from distill.recipe.settings import Step
 
 
-@click.command()
+@click.command(short_help="Carry out a recipe, or go on with it.")
 @click.argument("recipe")
 @click.argument("assignments", nargs=-1, metavar="[PATH=VALUE]...")
-@click.option("--output", type=click.Path(path_type=Path), help="The run's folder  [default: runs/RECIPE]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The run's folder  [default: runs/RECIPE; of a changed recipe runs/RECIPE-2; with --smoke runs/RECIPE-smoke]",
+)
 @sets
 @click.option(
     "--smoke",
@@ -70,12 +74,12 @@ def run(
         sys.exit(1)
 
 
-@click.command()
+@click.command(short_help="Tell what is wrong with a recipe.")
 @click.argument("recipe")
 @click.argument("assignments", nargs=-1, metavar="[PATH=VALUE]...")
 @sets
 def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Hold RECIPE against its card, checkpoints and data; tell every problem at once. Downloads nothing."""
+    """Hold RECIPE against its card, checkpoints and data; tell what is wrong. Downloads nothing."""
     path, settings = read(recipe, (*overrides, *assignments))
     with talking():
         from distill.preflight import prepare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ def show(name: str) -> None:
     click.echo(_shelved(name).read_text(encoding="utf-8"), nl=False)
 
 
-@click.command()
+@click.command(short_help="Copy a shipped recipe or card.")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 def copy(name: str, target: Path | None) -> None:
@@ -41,7 +42,11 @@ def copy(name: str, target: Path | None) -> None:
     if not target.parent.is_dir():
         raise RecipeError(f"{target}: no folder {target.parent}")
     write_text(target, source.read_text(encoding="utf-8"))
-    click.echo(f"{target}  (run it with: distill run {target if len(target.parts) > 1 else './' + target.name})")
+    path = shlex.quote(str(target) if len(target.parts) > 1 else f"./{target.name}")
+    is_recipe = source.parent.name == "recipes"
+    click.echo(
+        f"{target}  ({f'run it with: distill run {path}' if is_recipe else f'name it in a recipe: teacher: {path}'})"
+    )
 
 
 def _shelved(name: str) -> Path:

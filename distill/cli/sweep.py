@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 _FIRST_LINE = "# A W&B sweep, written by `distill sweep`"
 
 
-@click.command()
+@click.command(short_help="Write a W&B sweep file from a recipe.")
 @click.argument("recipe")
 @click.option("--output", type=click.Path(path_type=Path), help="The sweep file  [default: RECIPE-sweep.yaml]")
 @click.option("--metric", default="retained", show_default=True, help="What is optimised: a word of `expect`")
@@ -38,7 +39,7 @@ def sweep(recipe: str, output: Path | None, metric: str, method: str | None, pro
         raise RecipeError(f"--output {output}: no folder {output.parent}")
     write_text(output, f"{_FIRST_LINE} {path.name}\n{to_yaml(made)}")
     click.echo(f"{output}: {len(made['parameters'])} settings, {made['method']}, {made['metric']['goal']} {metric}")
-    click.echo(f"start it:  wandb sweep {output}")
+    click.echo(f"start it:  wandb sweep {shlex.quote(str(output))}")
     where = "here" if Path(name_for_agents(path)).exists() else f"in a folder that holds {path.name}"
     click.echo(f"then run the agents that it names {where}, on as many machines as you like")
 

@@ -10,7 +10,7 @@ import click
 from distill.cli.talking import hush_loading, sets, talking
 
 
-@click.command()
+@click.command(short_help="Measure a shipped folder's claims again.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @sets
 @click.option("--quick", is_flag=True, help="Leave out score and latency, which take minutes")

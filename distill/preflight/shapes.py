@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill import anatomy, checkpoint, safety
+from distill import student as students
 from distill.errors import CheckpointError
 from distill.recipe import settings
 from distill.tasks import TASKS
@@ -148,13 +149,17 @@ def check_imitated_layers(plan: Plan) -> None:
             continue
         for term, words in step.distill.imitate.by_layer.items():
             where, both = f"steps.{place}.distill.imitate.{term}", [_with_sides(plan, one) for one in (student, config)]
-            for facts in both:
-                anatomy.require_states(facts, term)
-            if None not in [anatomy.size(facts, "layers") for facts in both]:
-                pairs = anatomy.imitated_pairs(term, words.layers, words.side, *both)
-                _note_learned(plan, where, words, pairs, config)
-                if isinstance(words, settings.RelationsTerm) and not narrowed:
-                    _check_relations(words, pairs, *both)
+            try:
+                for facts in both:
+                    anatomy.require_states(facts, term)
+                if None not in [anatomy.size(facts, "layers") for facts in both]:
+                    pairs = anatomy.imitated_pairs(term, words.layers, words.side, *both)
+                    _note_learned(plan, where, words, pairs, config)
+                    if isinstance(words, settings.RelationsTerm) and not narrowed:
+                        _check_relations(words, pairs, *both)
+            except CheckpointError as error:
+                inside = "." if str(error).startswith("imitate.") else ": "
+                raise CheckpointError(f"steps.{place}.distill{inside}{error}") from None
             _note_projections(plan, where, words, student, config)
 
 
@@ -242,6 +247,8 @@ def check_student_config(plan: Plan) -> None:
             f"student.config.vocab_size: {rows}, but the student reads with the teacher's tokenizer, which has {known} "
             "tokens; leave it out, and `prune: {vocabulary: …}` if it is to be smaller"
         )
+    if not any(problem.startswith("student.config") for problem in plan.problems):
+        students.check_config(config, TASKS[plan.recipe.task].auto_class, (plan.teacher_config or {}).get("vocab_size"))
 
 
 def _student_configs(plan: Plan) -> list[dict[str, Any] | None]:

@@ -59,13 +59,24 @@ def read_tree(path: Path) -> tuple[dict[str, Any], Lines]:
     return tree, lines
 
 
-def settle(tree: dict[str, Any], kind: type[S], where: str, lines: Lines, overrides: Sequence[str] = ()) -> S:
-    """Settings out of a tree, overrides first; the tree stays as it was. Raises RecipeError with every problem."""
+def settle(
+    tree: dict[str, Any],
+    kind: type[S],
+    where: str,
+    lines: Lines,
+    overrides: Sequence[str] = (),
+    *,
+    in_file: bool = False,
+) -> S:
+    """Settings out of a tree, overrides first; the tree stays as it was. Overrides come from the command line, or are
+    what stands `in_file` as a choice. Raises RecipeError with every problem.
+    """
     tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, kind, override)
+        lines = lines if in_file else _without(lines, override)
     open_ = [
-        f"{where}{line_of(path, lines)}: {'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
+        f"{_place(where, path, lines)}{'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
         f"here it takes one value ({'.'.join(path)}=VALUE)"
         for path, word in sweep_words(tree)
     ]
@@ -192,6 +203,13 @@ def _apply(tree: dict[str, Any], kind: type[Settings], override: str) -> None:
         place = place[key]
 
 
+def _without(lines: Lines, override: str) -> Lines:
+    """The lines of a file without those that an override speaks in place of, which have line 0."""
+    path = tuple(override.partition("=")[0].strip().split("."))
+    kept = {at: line for at, line in lines.items() if at[: len(path)] != path}
+    return kept | {path[:depth]: 0 for depth in range(1, len(path) + 1) if path[:depth] not in kept}
+
+
 def _keys(place: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return place if isinstance(place, dict) else range(len(place))
 
@@ -249,10 +267,14 @@ def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: L
             field = parent.model_fields.get(path[-1]) if parent and path else None
             forms[path] = f" [{path[-1]}: {field.description}]" if field else ""
             continue
-        told[path] = (
-            f"{where}{line_of(path, lines)}: {'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
-        )
+        told[path] = f"{_place(where, path, lines)}{'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
     return [sentence + forms.get(path, "") for path, sentence in told.items()]
+
+
+def _place(where: str, path: tuple[str, ...], lines: Lines) -> str:
+    """`recipe.yaml:12: `, or `--set ` for what the command line says."""
+    line = line_of(path, lines)
+    return "--set " if line == ":0" else f"{where}{line}: "
 
 
 def line_of(path: tuple[str, ...], lines: Lines) -> str:
@@ -270,10 +292,21 @@ def _sentence(problem: Any, path: tuple[str, ...], parent: type[Settings] | None
         case "missing":
             return "this setting is required"
         case "literal_error" | "enum":
-            known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+            known = [word.strip("'") for word in re.split(r", | or ", problem["ctx"]["expected"])]
             return f"{_spell(given)} is not known here{nearest(str(given), known)} (known: {', '.join(known)})"
         case "value_error":
             return str(problem["ctx"]["error"])
+        case "list_type":
+            entry = given if isinstance(given, str) else _spell(given)
+            return f"this is a list, such as [{entry}], not {_spell(given)}"
+        case "too_short":
+            return f"this list holds at least {problem['ctx']['min_length']}, not {_spell(given)}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"this holds settings of its own, as in {{word: value}}, not {_spell(given)}"
+        case "string_pattern_mismatch":
+            field = parent.model_fields.get(path[-1]) if parent else None
+            form = field.description if field else problem["ctx"]["pattern"]
+            return f"{_spell(given)} is not of this form: {form}"
         case _:
             return f"{problem['msg'].replace('Input should be', 'this should be')}, not {_spell(given)}"
 

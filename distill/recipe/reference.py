@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args, get_origin
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from distill.recipe.settings import Bound, Recipe, Settings
 from distill.recipe.settings.base import short_of
 
+_LIMITS = {"min_length": "of", "ge": "from", "gt": "above", "le": "up to", "lt": "below"}
 _HEAD = """# Recipe reference
 
 Every setting, its form, its default and what it does. This page is made from `distill/recipe/settings/` by
@@ -51,7 +53,7 @@ def reference() -> str:
 
 def _line(name: str, field: FieldInfo) -> str:
     alone = short_of(field.annotation, field.metadata)
-    form = _form(field.annotation) + (f", or its `{alone}` alone" if alone else "")
+    form = _form(field.annotation) + _bounds(field.metadata) + (f", or its `{alone}` alone" if alone else "")
     return f"| `{name}` | {form} | {_default(field)} | {field.description} |"
 
 
@@ -81,7 +83,23 @@ def _said(settings: Settings) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
+def _bounds(marks: Sequence[Any]) -> str:
+    """`, 1 to 100`, `, above 0`: what a number has to be; for a list how many entries it has."""
+    found: dict[str, Any] = {}
+    for mark in (each for given in marks for each in getattr(given, "metadata", [given])):
+        found |= {word: getattr(mark, word) for word in _LIMITS if getattr(mark, word, None) is not None}
+    if "min_length" in found:
+        return f", of {found['min_length']} or more"
+    if {"ge", "le"} <= set(found):
+        return f", {found['ge']:g} to {found['le']:g}"
+    told = [f"{_LIMITS[word]} {found[word]:.12g}" for word in _LIMITS if word in found]
+    return f", {' and '.join(told)}" if told else ""
+
+
 def _form(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        inner, *marks = get_args(annotation)
+        return _form(inner) + _bounds(marks)
     if annotation is type(None):
         return ""
     if isinstance(annotation, type):

@@ -186,6 +186,13 @@ class Data(Settings):
             raise ValueError("one text column, or a list of two")
         return value
 
+    @field_validator("label")
+    @classmethod
+    def _one_at_least(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("name a column, or a list of them")
+        return value
+
     @property
     def text_columns(self) -> list[str]:
         """The one or two text columns, as a list."""

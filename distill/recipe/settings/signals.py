@@ -33,7 +33,10 @@ class Kept(Settings):
     def _is_of_use(self) -> Kept:
         idle = [word for word in ("divergence", "agreement") if word in self.model_fields_set]
         if self.engine in (None, "float32") and any(getattr(self, word) != _BOUNDS[word] for word in idle):
-            raise ValueError(f"{' and '.join(f'`{word}`' for word in idle)} bound another `engine` than float32")
+            raise ValueError(
+                f"{' and '.join(f'`{word}`' for word in idle)} says how far a faster engine may stray, and there is "
+                "none; name an `engine`, or leave it out"
+            )
         if self.engine is not None and self.logits == "off":
             raise ValueError("`engine` computes signals that are saved, and `logits: off` saves none")
         return self

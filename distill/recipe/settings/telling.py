@@ -45,5 +45,7 @@ class Track(Settings):
     )
     energy: bool = Field(True, description="estimate the energy of training with codecarbon, without a network")
     country: str | None = Field(
-        None, pattern=r"^[A-Z]{3}$", description="ISO code such as FRA, whose grid turns energy into CO2"
+        None,
+        pattern=r"^[A-Z]{3}$",
+        description="ISO code of three capital letters such as FRA, whose grid turns energy into CO2",
     )

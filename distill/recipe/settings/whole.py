@@ -66,6 +66,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "generation": (*_WRITING, "causal-language-modelling"),
     "data.prefix": _WRITING,
     "data.target_length": _WRITING,
+    "timing.new_tokens": (*_WRITING, "causal-language-modelling"),
 }
 
 
@@ -125,7 +126,7 @@ class Recipe(Settings):
         for position, step in enumerate(steps[:-1]):
             if step.kind == "quantize":
                 after = ", ".join(later.kind for later in steps[position + 1 :])
-                raise ValueError(f"quantize comes last, but step {position} is followed by: {after}")
+                raise ValueError(f"quantize comes last, but steps.{position} is one, and behind it come: {after}")
         return steps
 
     @field_validator("control")
@@ -171,6 +172,16 @@ class Recipe(Settings):
                 for tasks, words in idle.items()
             ]
             raise ValueError("; ".join(told))
+        return self
+
+    @model_validator(mode="after")
+    def _label_is_no_text(self) -> Recipe:
+        both = set(self.data.text_columns) & set(self.data.columns[len(self.data.text_columns) :])
+        if both and self.task == "text-classification":
+            raise ValueError(
+                f"data: column '{min(both)}' is a text and the label, so a model would read the answer; leave it out "
+                "of data.text"
+            )
         return self
 
     @model_validator(mode="after")
