@@ -63,11 +63,12 @@ def _flagged(rows: Dataset, data: settings.Data, split: str) -> list[list[str]]:
     columns, flags = list(data.label), []
     for column in columns:
         require_column(rows, column, "data.label", split)
-        values = _changed(list(rows[column]), _FLAGS.get if _is_written(data, split) else None)
-        for value, given in zip(values, rows[column], strict=True):
+        cells = list(rows[column])
+        values = _changed(cells, _FLAGS.get if _is_written(data, split) else None)
+        for value, cell in zip(values, cells, strict=True):
             if value not in (0, 1):
                 raise DataError(
-                    f"data.label: column '{column}' of {split} holds {given!r}; many-label columns hold 0 or 1"
+                    f"data.label: column '{column}' of {split} holds {cell!r}; many-label columns hold 0 or 1"
                 )
         flags.append(values)
     return [[column for column, flag in zip(columns, row, strict=True) if flag] for row in zip(*flags, strict=True)]
