@@ -19,11 +19,12 @@ from distill import Quantize, export, quantization, recipe
 from distill.data import Encoded, Ragged
 from distill.engines import OnnxRuntime, answer_all, open_session
 from distill.errors import RecipeError
-from distill.quantization import arithmetic, calibration, choosing
+from distill.quantization import arithmetic, calibration, choosing, judging
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import choose
 from distill.quantization.lowering import Plan, lower
 from distill.quantization.products import lookups_of, products_of
+from distill.tasks import restored
 
 RNG = np.random.default_rng(7)
 
@@ -342,7 +343,7 @@ def test_what_the_tables_change_is_told_and_asks_for_no_more_bits_elsewhere(bert
     shares = iter([0.06, 0.05])
     choice = choose(path, plan, held, data.task, lambda *_: next(shares), 0.01)
     assert choice.kept == () and choice.changed == 0.06
-    assert "the embedding tables alone change 5.0 % of the answers, or of the loss, in 4 bits" in caplog.text
+    assert "the embedding tables alone, to 4 bits, changes 5.0 % of the answers" in caplog.text
     assert "`embeddings: int8`" in caplog.text
     shares = iter([0.07, 0.05, 0.065, 0.06])  # too much even beside that, so products are looked at
     choice = choose(path, plan, held, data.task, lambda *_: next(shares), 0.01)
@@ -362,6 +363,24 @@ def test_the_step_writes_what_its_words_say(bert, data, tmp_path, words):
     parity = quantization.read_parity(folder)
     assert set(parity) >= {"torch", "onnx-fp32", form} and parity[form]["agreement"] > 0.5
     assert sum(parity[form]["products"].values()) == 26
+    assert parity[form]["changed"] == pytest.approx(1 - parity[form]["agreement"], abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["causal_language_modelling", "text_to_text"])
+def test_where_tokens_are_foretold_a_change_is_the_growth_of_perplexity(name):
+    """Whatever the loss is: by a hundredth of a nat a token it grows by a hundredth."""
+    task = restored(name, ())
+    before = np.array([[300.0, 100, 400, 40], [20.0, 20, 80, 10]])
+    after = before + np.array([[1.0, 0, 0, 0], [0.2, 0, 0, 0]])
+    grown = np.exp(321.2 / 120) / np.exp(320 / 120) - 1
+    assert judging.changed(task, after, before, 0.5) == pytest.approx(grown)
+    if not task.generates:
+        assert task.score(after, np.zeros(2)) / task.score(before, np.zeros(2)) - 1 == pytest.approx(grown)
+    assert judging.changed(task, before, after, 0.5) == 0
+    assert judging.says(task, grown) == "raises perplexity by 1.0 %"
+    for broken in (np.nan, np.inf):
+        assert judging.changed(task, before * [broken, 1, 1, 1], before, 0.5) == np.inf
+    assert np.isfinite(judging.changed(task, before * 1e6, before, 0.5))
 
 
 def test_calibration_on_the_test_split_is_refused_by_its_path(recipe_file):

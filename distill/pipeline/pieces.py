@@ -34,7 +34,7 @@ _VERSIONS = {
     "distill": 2,
     "prune": 6,
     "pad": 3,
-    "quantize": 9,
+    "quantize": 10,
     "student": 4,
     "graph": 4,
     "score": 4,

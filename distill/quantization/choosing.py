@@ -15,7 +15,7 @@ import onnx_ir as ir
 from distill.bars import bar
 from distill.data import Encoded
 from distill.engines import GRAPHS, files_of, open_graph, pair
-from distill.quantization.judging import asked, moved
+from distill.quantization.judging import asked, moved, says
 from distill.quantization.lowering import Plan, Precision, lower
 from distill.tasks import Task
 
@@ -28,7 +28,9 @@ _MORE: dict[Precision, Precision] = {"static": "token", "token4": "token", "toke
 
 @dataclass(frozen=True)
 class Choice:
-    """A plan, the share of validation answers that it changes, and which products it keeps in more bits than asked."""
+    """A plan, what it changes on validation texts (as `judging.changed` has it), and which products it keeps in more
+    bits than asked.
+    """
 
     plan: Plan
     changed: float
@@ -39,13 +41,13 @@ def choose(
     fp32: Path, plan: Plan, held: Encoded, task: Task, changed: Callable[[np.ndarray, np.ndarray], float],
     most: float,
 ) -> Choice:  # fmt: skip
-    """The plan with as few products in more bits as need be so that at most a share of validation answers changes.
+    """The plan with as few products in more bits as need be so that validation answers change by so much at most.
 
-    `changed(answers, fp32 answers)` is that share. Products are ranked by how far answers move when each
+    `changed(answers, fp32 answers)` is how much. Products are ranked by how far answers move when each
     alone is rounded; then the most sensitive 1, 2, 4, … go one rung up: from static ranges or 4 bits to 8 bits by
     token, from there to fp32, a quarter of them at the most. When nothing helps, the plan that changes least is taken.
     What the rounded embedding tables change by themselves no product can mend: where that is too much already, it is
-    said, and the products may change that share beside it.
+    said, and the products may change as much beside it.
     """
     with tempfile.TemporaryDirectory(prefix="distill-int8-") as scratch:
         expected, apart = asked(open_graph(fp32), held, task), _weights_apart(fp32, Path(scratch))
@@ -61,15 +63,13 @@ def choose(
         best = judged(plan, ())
         if best.changed <= most:
             return best
-        log.info(
-            "int8 changes %.1f %% of the answers, or of the loss; looking for the sensitive layers", 100 * best.changed
-        )
+        log.info("so few bits everywhere: that %s; looking for the sensitive layers", says(task, best.changed))
         tables = judged(_tables_alone(plan), ()).changed
         if tables > most:
             log.warning(
-                "the embedding tables alone change %.1f %% of the answers, or of the loss, in %d bits, which more bits "
-                "elsewhere can't mend%s", 100 * tables, plan.table_bits,
-                "; `embeddings: int8` would change less" if plan.table_bits < 8 else "",
+                "rounding the embedding tables alone, to %d bits, %s, which more bits elsewhere can't mend%s",
+                plan.table_bits, says(task, tables),
+                "; `embeddings: int8` does less harm" if plan.table_bits < 8 else "",
             )  # fmt: skip
             most += tables
             if best.changed <= most:

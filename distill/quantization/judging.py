@@ -1,4 +1,4 @@
-"""What fewer bits change, on validation rows: the answers, or where a model foretells tokens its loss and its texts."""
+"""What fewer bits change, on validation rows: the answers, or where a model foretells tokens perplexity and texts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from distill.tasks import Task
 from distill.tasks.language import LanguageModelling
 
 _ROWS, _TOKENS = 32, 1024  # asked at once; each token's logits are as many as the vocabulary
+_LARGEST = 100.0  # nats a token by which a loss grows; e to that power is still a number
 _PROMPTS, _PROMPT, _LENGTH = 8, 16, 16  # texts, their tokens, and those that are written
 
 
@@ -34,10 +35,17 @@ def asked(engine: Engine, texts: Encoded, task: Task) -> np.ndarray:
 
 
 def changed(task: Task, found: np.ndarray, expected: np.ndarray, threshold: float) -> float:
-    """The share of answers that are others now; where tokens are foretold, the share by which the loss has grown."""
-    if by_loss(task):
-        return max(0.0, float(found[:, 0].sum() / expected[:, 0].sum()) - 1)
-    return 1 - task.agreement(found, expected, threshold)
+    """The share of answers that are others now; where tokens are foretold, the share by which perplexity has grown."""
+    if not by_loss(task):
+        return 1 - task.agreement(found, expected, threshold)
+    grown = (found[:, 0].sum() - expected[:, 0].sum()) / max(1, expected[:, 1].sum())
+    return float(np.expm1(np.clip(grown, 0, _LARGEST))) if np.isfinite(grown) else np.inf
+
+
+def says(task: Task, share: float) -> str:
+    """What fewer bits do, by what `changed` found."""
+    percent = f"{100 * share:.1f} %"
+    return f"raises perplexity by {percent}" if by_loss(task) else f"changes {percent} of the answers"
 
 
 def moved(task: Task, found: np.ndarray, expected: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from distill.engines import GRAPHS, Torch, answer_all, open_graph
 from distill.export import write_graph
 from distill.quantization.calibration import calibrate
 from distill.quantization.choosing import Choice, choose
-from distill.quantization.judging import apart, asked, by_loss, changed, written
+from distill.quantization.judging import apart, asked, by_loss, changed, says, written
 from distill.quantization.lowering import Precision, evenly, lower
 from distill.recipe import settings
 from distill.tasks import Task
@@ -77,9 +77,8 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
         log.info("%d of %d products stay in more bits: %s", len(up), len(plan.products), ", ".join(up))
     if choice.changed > words.changed:
         log.warning(
-            "%s changes %.1f %% of the answers to validation texts, or of their loss, more than the %.1f %% of "
-            "quantize.changed; training with `simulate: int8` helps",
-            words.weights, 100 * choice.changed, 100 * words.changed,
+            "on validation texts %s %s, more than the %g %% of quantize.changed; training with `simulate: int8` helps",
+            words.weights, says(data.task, choice.changed), 100 * words.changed,
         )  # fmt: skip
     return choice
 
@@ -89,9 +88,13 @@ def _threshold(checkpoint: Checkpoint, task: Task) -> float:
 
 
 def _told(choice: Choice) -> dict[str, Any]:
-    """How many products became what, for the parity file."""
+    """What the plan changes by the measure of its choice, and how many products became what, for the parity file."""
     became = list(choice.plan.products.values())
-    return {"products": {name: became.count(name) for name in sorted(set(became))}, "in_more_bits": list(choice.kept)}
+    return {
+        "changed": choice.changed,
+        "products": {name: became.count(name) for name in sorted(set(became))},
+        "in_more_bits": list(choice.kept),
+    }
 
 
 def read_parity(folder: Path) -> dict[str, Any]:

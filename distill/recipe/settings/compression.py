@@ -46,7 +46,7 @@ class Quantize(Settings):
         ge=0,
         le=1,
         description="share of validation answers that may change before sensitive layers are left in more bits; of a "
-        "model that foretells tokens, the share by which its loss may grow",
+        "model that foretells tokens, the share by which its perplexity may grow",
     )
 
     @property
