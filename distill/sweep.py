@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from distill.errors import RecipeError
 from distill.library import nearest
-from distill.recipe.reading import Lines, line_of, read_tree, settle, sweep_words
+from distill.recipe.lines import Lines, line_of
+from distill.recipe.reading import read_tree, settle, sweep_words
 from distill.recipe.settings import Expect, Recipe
 from distill.tasks import LOWER
 from distill.tasks.metrics import METRICS_OF

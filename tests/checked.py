@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from distill import checkpoint
 from distill.cli import main
 from distill.preflight import prepare
-from distill.recipe import load
+from distill.recipe import load, locate
 
 FINETUNE = {"epochs": 1, "learning_rate": 1e-3}
 
@@ -28,7 +28,7 @@ def only_problem(path: Path) -> str:
     for command in (["check", str(path)], ["run", str(path), "--output", str(path.parent / "run")]):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 2, done.output
-        assert done.stderr.splitlines()[-1] == f"error: {problem}"
+        assert done.stderr.splitlines()[-1] == f"error: {locate([problem], path)[0]}"
         assert "Traceback" not in done.output
     assert sorted(path.parent.rglob("*")) == before
     return problem

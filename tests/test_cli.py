@@ -140,7 +140,7 @@ def test_every_problem_of_a_recipe_is_a_line_of_its_own(command, recipe_file, tm
 
 def test_an_override_reaches_the_recipe(recipe_file):
     assert error_of("check", recipe_file(), "--set", "student.layers=9") == (
-        "student.layers asks for 9 layers, but the teacher has 4 layers"
+        "--set student.layers asks for 9 layers, but the teacher has 4 layers"
     )
     assert error_of("check", recipe_file(), "--set", "sed=9").endswith(
         "(known here: task, metric, teacher, student, data, generation, steps, control, expect, timing, ship, track, "

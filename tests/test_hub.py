@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Revi
 from distill import checkpoint
 from distill.cli import main
 from distill.errors import CheckpointError
+from distill.recipe import locate
 
 write_card = checked.write_card  # a fixture; imported, it would look unused
 
@@ -87,7 +88,7 @@ def test_a_hub_that_does_not_give_is_a_clear_problem(recipe_file, hub, error, ex
     assert problem.startswith("teacher: some/teacher")
     assert expected in problem
     done = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {problem}")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {locate([problem], path)[0]}")
 
 
 def test_pickles_on_the_hub_are_refused(hub, tmp_path):

@@ -12,6 +12,7 @@ from language_models import CAUSAL
 
 from distill import anatomy
 from distill.cli import main
+from distill.recipe import locate
 
 DISTIL = {"distill": {"imitate": {"logits": 1.0}}}
 NO_ENGINE = "the package onnxruntime is not installed; install it with: pip install onnxruntime"
@@ -52,7 +53,7 @@ def test_an_engine_that_is_not_installed_is_missing_where_a_step_needs_it(recipe
     assert f"a run needs: {sentence}" in checked.stdout.splitlines()
     assert checked.stdout.splitlines()[-1] == "recipe: nothing wrong in what could be checked"
     ran = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
-    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {sentence}")
+    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {locate([sentence], path)[0]}")
     assert not (path.parent / "run").exists()
 
 

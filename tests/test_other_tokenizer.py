@@ -155,10 +155,7 @@ def test_logits_by_token_are_refused_before_anything_is_loaded(tagging, tmp_path
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 2 and not (tmp_path / "run").exists()
         assert done.stderr.count("error: ") == 1
-        assert (
-            "error: steps.0.distill.imitate.logits: student and teacher have different tokenizers, and a "
-            in done.stderr
-        )
+        assert "steps.0.distill.imitate.logits: student and teacher have different tokenizers, and a " in done.stderr
         assert "take a student with the teacher's tokenizer" in done.stderr
     texts = tagging(save_other(tmp_path / "more", TAGS, "TokenClassification"), steps=[{"finetune": {"epochs": 1}}])
     assert preflight.prepare(load(texts)).problems == []

@@ -13,6 +13,7 @@ from conftest import make_config, make_tokenizer, rows, save_tiny, write_csv
 from distill import packages
 from distill.card import load_card
 from distill.cli import main
+from distill.recipe import locate
 
 write_card = checked.write_card  # a fixture; imported, it would look unused
 
@@ -104,7 +105,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(recipe_file, 
     assert f"a run needs: {sentence}" in checked.stdout
     assert "nothing wrong in what could be checked" in checked.stdout
     ran = CliRunner().invoke(main, ["run", str(path), "--output", str(path.parent / "run")])
-    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {sentence}")
+    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, f"error: {locate([sentence], path)[0]}")
     assert not (path.parent / "run").exists()
 
 
@@ -343,7 +344,7 @@ def test_several_problems_are_told_at_once(recipe_file, body, topics_csv):
     done = CliRunner().invoke(main, ["check", str(path)])
     assert done.exit_code == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {problem}" for problem in problems
+        f"error: {problem}" for problem in locate(problems, path)
     ]
 
 
@@ -374,6 +375,11 @@ def test_a_failed_run_leaves_no_runs_folder(recipe_file, tmp_path, monkeypatch):
             {"steps": [{"distill": {"imitate": {"hidden_states": 1.0}, "temperature": 3}}]},
             "steps.0.distill.temperature does nothing here",
         ),
+        (
+            {"steps": [{"quantize": {"weights": "int4", "activations": "static"}}]},
+            "steps.0.quantize.activations does nothing here",
+        ),
+        ({"steps": [{"quantize": {"group": 64}}]}, "steps.0.quantize.group does nothing here"),
     ],
 )
 def test_settings_that_do_nothing_are_noted(recipe_file, sections, expected):

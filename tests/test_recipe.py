@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from distill import library
 from distill.card import Card, load_card
 from distill.errors import RecipeError
-from distill.recipe import Bound, Recipe, Settings, load, to_yaml
+from distill.recipe import Bound, Recipe, Settings, load, locate, to_yaml
 
 RECIPE = """\
 task: text-classification
@@ -369,6 +369,26 @@ def test_a_bound_that_is_no_bound_is_shown_how_it_is_written(read, words):
     assert "--set expect.score: write 'at least 0.97' or 'at most 0.2', not " in problem
 
 
+@pytest.mark.parametrize(
+    ("word", "bound", "said"),
+    [
+        ("retained", "at least 97", "write 40 % as 0.4, not 'at least 97'"),
+        ("size", "at most 10", "write 40 % as 0.4"),
+        ("retained", "at most 0.9", "more of it is better, so write 'at least 0.9', not 'at most 0.9'"),
+        ("parameters", "at least 0.5", "less of it is better, so write 'at most 0.5'"),
+        ("latency_vs_eager", "at least 1.63", "less of it is better"),
+        ("score", "at least 90", None),
+        ("latency_same_engine", "at most 99", None),
+    ],
+)
+def test_a_bound_that_nothing_could_miss_or_meet_is_refused(read, word, bound, said):
+    if said is None:
+        assert str(getattr(read(RECIPE, f"expect.{word}={bound}").expect, word)) == bound
+    else:
+        (problem,) = told(read, RECIPE, f"expect.{word}={bound}")
+        assert problem.startswith(f"--set expect.{word}: ") and said in problem
+
+
 def test_a_bound_holds_up_to_its_value():
     least, most = Bound(side="least", value=0.5), Bound(side="most", value=0.5)
     assert [least.holds(x) for x in (0.4, 0.5, 0.6)] == [False, True, True]
@@ -454,3 +474,25 @@ def test_a_card_of_an_encoder_decoder_says_both_sides():
 def test_every_setting_is_described(kind):
     if kind is not Bound:
         assert not [name for name, field in kind.model_fields.items() if not field.description]
+
+
+# ------------------------------------------------------------------------------------------ found later
+
+
+@pytest.mark.parametrize(
+    ("problem", "place"),
+    [
+        ("data.max_length: 900 tokens", "my.yaml:4: "),
+        ("student.layers asks for 8 layers", "my.yaml:3: "),
+        ("steps.0.distill.imitate.logits: no", "my.yaml:6: "),
+        ("steps.0.distill.patience, ship.formats: no", "my.yaml:6: "),
+        ("generation.max_new_tokens: 128 tokens", "my.yaml: "),  # nothing of it stands in the file
+        ("seed: no", "--set "),
+        ("student and teacher differ", ""),
+        ("--output my run: no", ""),
+    ],
+)
+def test_what_is_found_later_is_told_with_the_line_of_its_setting(read, tmp_path, problem, place):
+    read(RECIPE)
+    (found,) = locate([problem], tmp_path / "my.yaml", ["seed=1"])
+    assert found == (f"{tmp_path}/" if place.startswith("my") else "") + place + problem

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.talking import gone_on_with, hush_loading, print_ledger, read, sets, talking
+from distill.cli.talking import gone_on_with, hush_loading, locating, print_ledger, read, sets, talking
 
 if TYPE_CHECKING:
     from distill.preflight import Plan
@@ -38,8 +38,9 @@ def run(
     PATH=VALUE changes a setting, as --set does. Finished steps are kept in a store and never done twice: after a crash,
     or to measure again, give the same command.
     """
-    path, settings = read(recipe, (*overrides, *assignments))
-    with talking(), gone_on_with():
+    overrides += assignments
+    path, settings = read(recipe, overrides)
+    with talking(), gone_on_with(), locating(path, overrides):
         from distill.errors import BusyError
         from distill.pipeline import choose_folder, serve_unless_first, sliver
         from distill.pipeline import run as carry_out
@@ -80,13 +81,18 @@ def run(
 @sets
 def check(recipe: str, assignments: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Hold RECIPE against its card, checkpoints and data; tell what is wrong. Downloads nothing."""
-    path, settings = read(recipe, (*overrides, *assignments))
+    overrides += assignments
+    path, settings = read(recipe, overrides)
     with talking():
         from distill.preflight import prepare
+        from distill.recipe import locate
         from distill.recipe.arms import arms_of
 
         plan = prepare(settings, path.parent, fetch=False)
-    _print_plan(plan)
+        problems = locate(plan.problems, path, overrides)
+    _print_notes(plan)
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
     if plan.problems:
         sys.exit(2)
     for place, step in enumerate(settings.steps, start=1):
@@ -110,7 +116,7 @@ def _plain(value: Any) -> str:
     return "{" + ", ".join(f"{word}: {_plain(inner)}" for word, inner in value.items()) + "}"
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_notes(plan: Plan) -> None:
     if plan.data is not None:
         for note in plan.data.notes:
             click.echo(f"data: {note}")
@@ -119,5 +125,3 @@ def _print_plan(plan: Plan) -> None:
     for word, lines in (("not checked", plan.unchecked), ("a run needs", plan.missing)):
         for line in lines:
             click.echo(f"{word}: {line}")
-    for problem in plan.problems:
-        click.echo(f"error: {problem}", err=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from distill.errors import RecipeError
+
 if TYPE_CHECKING:
     from distill.evaluation import Ledger
     from distill.recipe import Recipe
@@ -32,6 +34,17 @@ def read(name: str, overrides: tuple[str, ...]) -> tuple[Path, Recipe]:
 
     path = library.find("recipes", name)
     return path, recipe.load(path, overrides)
+
+
+@contextlib.contextmanager
+def locating(path: Path, overrides: tuple[str, ...]) -> Iterator[None]:
+    """What turns out to be wrong with a recipe is told with the line of the setting that it is about."""
+    try:
+        yield
+    except RecipeError as error:
+        from distill.recipe import locate
+
+        raise RecipeError(locate(error.problems, path, overrides)) from error
 
 
 @contextlib.contextmanager

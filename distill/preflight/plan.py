@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,8 @@ def _note_idle_words(plan: Plan) -> None:
             plan.notes.append(f"{where} does nothing for the result: the teacher is not quantized")
     last = len(plan.recipe.steps) - 1
     small = plan.recipe.steps[last].quantize  # which comes last
-    if small is not None and "calibration" in small.model_fields_set and not small.is_static:
-        plan.notes.append(f"steps.{last}.quantize.calibration does nothing here: no range is measured")
+    if small is not None:
+        plan.notes += [f"steps.{last}.quantize.{word} does nothing here: {why}" for word, why in _idle(small)]
     for position, step in enumerate(plan.recipe.steps):
         training = step.distill or step.finetune
         if training is not None and training.simulate is not None:
@@ -153,6 +154,17 @@ def _note_idle_words(plan: Plan) -> None:
             )
         elif "temperature" in step.distill.model_fields_set and (logits is None or logits.loss == "mse"):
             plan.notes.append(f"{where}.temperature does nothing here: no term compares softened logits")
+
+
+def _idle(small: settings.Quantize) -> Iterator[tuple[str, str]]:
+    """Words about fewer bits that were said for nothing, and why."""
+    told = small.model_fields_set
+    if "activations" in told and small.activations == "static" and not small.is_static:
+        yield "activations", "with int4 weights they are always scaled by token"
+    if "calibration" in told and not small.is_static:
+        yield "calibration", "no range is measured"
+    if "group" in told and "int4" not in (small.weights, small.embeddings):
+        yield "group", "no weight becomes int4"
 
 
 def _note_arms(plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """The recipe: what it can say (`settings`) and how it is read (`reading`)."""
 
 from distill.errors import RecipeError
-from distill.recipe.reading import load, to_yaml
+from distill.recipe.reading import load, locate, to_yaml
 from distill.recipe.settings import (
     Bound,
     Data,
@@ -54,5 +54,6 @@ __all__ = [
     "Training",
     "Vocabulary",
     "load",
+    "locate",
     "to_yaml",
 ]

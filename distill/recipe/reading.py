@@ -13,18 +13,16 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.tokens import TagToken
 
 from distill.errors import RecipeError
 from distill.library import nearest
+from distill.recipe.lines import Lines, located, number, overridden, place_of
 from distill.recipe.settings import Recipe, Settings
 from distill.recipe.settings.base import short_of
 
 S = TypeVar("S", bound=Settings)
-Lines = dict[tuple[str, ...], int]  # path → line number
 _LARGEST_FILE = 1 << 18  # bytes; what is read is read in seconds
-_MOST_NODES = 100_000  # aliases can make a few lines hold more than memory does
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -33,6 +31,14 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises RecipeError with every problem found.
     """
     return load_settings(Path(path), Recipe, overrides)
+
+
+def locate(problems: Sequence[str], path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """Each problem behind the file and line, or `--set`, of the setting that it begins with."""
+    lines = read_tree(path)[1]
+    for override in overrides:
+        lines = overridden(lines, override)
+    return located(problems, str(path), lines)
 
 
 def load_settings(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
@@ -74,9 +80,9 @@ def settle(
     tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, kind, override)
-        lines = lines if in_file else _without(lines, override)
+        lines = lines if in_file else overridden(lines, override)
     open_ = [
-        f"{_place(where, path, lines)}{'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
+        f"{place_of(where, path, lines)}{'.'.join(path)}: {{{next(iter(word))}: …}} is for 'distill sweep'; "
         f"here it takes one value ({'.'.join(path)}=VALUE)"
         for path, word in sweep_words(tree)
     ]
@@ -133,10 +139,8 @@ def _plain(value: Any) -> Any:
 def _parse(text: str, where: str) -> tuple[Any, Lines]:
     """The tree and, for each path in it, its line number."""
     try:
-        lines: Lines = {}
         root = YAML(typ="safe", pure=True).compose(text)
-        if root is not None:
-            _number(root, (), lines)
+        lines = {} if root is None else number(root)
         _refuse_tags(text, where)  # after what refuses deep nesting, on which scanning alone takes minutes
         tree = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
@@ -159,19 +163,6 @@ def _refuse_tags(text: str, where: str) -> None:
             line = token.start_mark.line + 1
             tag = text.splitlines()[line - 1][token.start_mark.column :].split(maxsplit=1)[0][:60]
             raise RecipeError(f"{where}:{line}: {tag} is a YAML tag, and tags are not read here; write the value alone")
-
-
-def _number(node: Node, path: tuple[str, ...], lines: Lines) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if len(lines) > _MOST_NODES:
-        raise ValueError(f"it holds more than {_MOST_NODES} values, its aliases written out")
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            lines[(*path, str(key.value))] = key.start_mark.line + 1
-            _number(value, (*path, str(key.value)), lines)
-    elif isinstance(node, SequenceNode):
-        for position, value in enumerate(node.value):
-            _number(value, (*path, str(position)), lines)
 
 
 def _apply(tree: dict[str, Any], kind: type[Settings], override: str) -> None:
@@ -201,13 +192,6 @@ def _apply(tree: dict[str, Any], kind: type[Settings], override: str) -> None:
         else:
             place[key] = _written_out(place[key] if key in _keys(place) else None, form, marks, parts[position + 1])
         place = place[key]
-
-
-def _without(lines: Lines, override: str) -> Lines:
-    """The lines of a file without those that an override speaks in place of, which have line 0."""
-    path = tuple(override.partition("=")[0].strip().split("."))
-    kept = {at: line for at, line in lines.items() if at[: len(path)] != path}
-    return kept | {path[:depth]: 0 for depth in range(1, len(path) + 1) if path[:depth] not in kept}
 
 
 def _keys(place: dict[str, Any] | list[Any]) -> Iterable[Any]:
@@ -267,20 +251,10 @@ def _tell_all(error: ValidationError, kind: type[Settings], where: str, lines: L
             field = parent.model_fields.get(path[-1]) if parent and path else None
             forms[path] = f" [{path[-1]}: {field.description}]" if field else ""
             continue
-        told[path] = f"{_place(where, path, lines)}{'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
+        told[path] = (
+            f"{place_of(where, path, lines)}{'.'.join(path) or 'the whole'}: {_sentence(problem, path, parent)}"
+        )
     return [sentence + forms.get(path, "") for path, sentence in told.items()]
-
-
-def _place(where: str, path: tuple[str, ...], lines: Lines) -> str:
-    """`recipe.yaml:12: `, or `--set ` for what the command line says."""
-    line = line_of(path, lines)
-    return "--set " if line == ":0" else f"{where}{line}: "
-
-
-def line_of(path: tuple[str, ...], lines: Lines) -> str:
-    """`:12`, the line of the deepest part of a path that the file holds."""
-    deepest = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
-    return f":{lines[deepest]}" if deepest else ""
 
 
 def _sentence(problem: Any, path: tuple[str, ...], parent: type[Settings] | None) -> str:

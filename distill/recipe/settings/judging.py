@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from distill.recipe.settings.base import Settings
 
 _BOUND = re.compile(r"\s*at (least|most)\s+([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
+_LARGEST_SHARE = 2.0  # that anyone can mean
 
 
 class Bound(Settings):
@@ -51,6 +52,20 @@ class Expect(Settings):
     latency_same_engine: AtLeastOrMost | None = Field(
         None, description="median latency over that of the teacher on the same engine, first timing batch"
     )
+
+    @field_validator("retained", "size", "parameters", "latency_vs_eager", "latency_same_engine")
+    @classmethod
+    def _bounds(cls, bound: Bound | None, info: ValidationInfo) -> Bound | None:
+        """A bound on the wrong side, or in percent, could never be missed or never be met."""
+        if bound is None:
+            return bound
+        side = "least" if info.field_name == "retained" else "most"
+        if bound.side != side:
+            better = "more" if side == "least" else "less"
+            raise ValueError(f"{better} of it is better, so write 'at {side} {bound.value:g}', not '{bound}'")
+        if not info.field_name.startswith("latency") and bound.value > _LARGEST_SHARE:
+            raise ValueError(f"it is a ratio to the teacher's: write 40 % as 0.4, not '{bound}'")
+        return bound
 
 
 class Timing(Settings):
