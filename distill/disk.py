@@ -10,12 +10,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.errors import CheckpointError, MachineError
+from distill.errors import CheckpointError, DistillError, MachineError
 
 _DISK = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOTDIR,
-    errno.ENOENT, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.ESTALE,
 )  # fmt: skip
+_LONGEST = 255  # bytes of a name
+
+
+def expanded(name: Path | str) -> Path:
+    """A path as it was given, `~` read as the user's home. Raises DistillError for what can be no path."""
+    if "\0" in str(name) or any(len(os.fsencode(part)) > _LONGEST for part in Path(name).parts):
+        raise DistillError(f"{str(name)[:60]!r}…: not the name of a file: it holds a NUL, or is too long")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        user = Path(name).parts[0]
+        raise DistillError(f"{name}: no user {user} on this machine; a file of that name is written ./{name}") from None
 
 
 @contextlib.contextmanager

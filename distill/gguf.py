@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import checkpoint, packages
+from distill.disk import expanded
 from distill.errors import CheckpointError, first_line
 from distill.store import Store, name_of
 
@@ -35,7 +36,7 @@ def locate(name: str, revision: str | None = None) -> Path:
 
     Raises CheckpointError.
     """
-    return convert(Path(name).expanduser()) if is_gguf(name) else checkpoint.locate(name, revision)
+    return convert(expanded(name)) if is_gguf(name) else checkpoint.locate(name, revision)
 
 
 def find(path: Path) -> Path | None:

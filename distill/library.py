@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Literal
 
+from distill.disk import expanded
 from distill.errors import RecipeError
 
 Kind = Literal["recipes", "teachers"]
@@ -35,7 +36,7 @@ def find(kind: Kind, name: str) -> Path:
     """
     one = kind.removesuffix("s")
     if is_path(name):
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             more = f"; for a checkpoint write teacher: {{checkpoint: {name}}}" if kind == "teachers" else ""
             raise RecipeError(f"{name}: a folder, not a {one} file{more}")

@@ -10,6 +10,7 @@ from distill import checkpoint as checkpoints
 from distill import generation, tasks
 from distill.data.batching import collate
 from distill.data.readers import READERS
+from distill.disk import expanded
 from distill.engines import GRAPHS, Engine, graph_in, open_graph
 from distill.errors import CheckpointError, DataError
 from distill.safety import read_json
@@ -28,7 +29,7 @@ class Predictor:
 
     def __init__(self, folder: Path | str, format: manifests.Format | None = None) -> None:  # noqa: A002 - users' word
         """Opens a folder. Raises CheckpointError when it holds nothing that answers, or not in that format."""
-        self.folder = result_of(Path(folder).expanduser(), format)
+        self.folder = result_of(expanded(folder), format)
         self.config = checkpoints.read_config(self.folder)
         self.task = tasks.from_config(self.config).writing(generation.words_of(self.folder))
         checkpoints.inspect(self.folder)

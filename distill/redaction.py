@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distill.recipe.settings import Recipe
 
@@ -61,7 +64,24 @@ def portable_recipe(recipe: Recipe) -> Recipe:
     told = without_paths(full, own_words(full["data"]))
     if recipe.data.source.path is None or recipe.data.source.package is not None:  # of a package or the Hub
         told["data"] |= {split: full["data"][split] for split in ("validation", "test")}
+    _number_twins(told["teacher"].get("ensemble", []))
     return Recipe.model_validate_json(json.dumps(told), strict=True)
+
+
+def holds_texts(predictions: Path) -> bool:
+    """Whether kept predictions, or what they are held against, are texts, which are the data's own."""
+    with np.load(predictions, allow_pickle=False) as held:
+        return any(held[name].dtype.kind == "U" for name in held.files)
+
+
+def _number_twins(members: Sequence[dict[str, Any]]) -> None:
+    """Gives teachers of an ensemble whose paths ended alike names of their own: `teacher`, `teacher-2`."""
+    seen: Counter[str] = Counter()
+    for member in members:
+        word = next(word for word in ("card", "checkpoint") if word in member)
+        seen[member[word]] += 1
+        if seen[member[word]] > 1 and member.get("revision") is None:
+            member[word] += f"-{seen[member[word]]}"
 
 
 def portable_report(report: Mapping[str, Any]) -> dict[str, Any]:

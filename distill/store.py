@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from distill.checkpoint import sha256
-from distill.disk import machine_errors, write_text
+from distill.disk import expanded, machine_errors, write_text
 
 log = logging.getLogger(__name__)
 Facts = Mapping[str, Any]
@@ -37,7 +37,8 @@ Make = Callable[[Path, Path], dict[str, Any]]
 _SCHEMA = 1
 _ENTRY = "entry.json"
 _KEY_DIGITS = 32
-_LARGEST_ENTRY = 64 << 20  # bytes of entry.json
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_LARGEST_ENTRY = 1 << 30  # bytes of entry.json, which holds the predictions of a score
 
 
 @dataclass
@@ -110,7 +111,8 @@ class Store:
     def find(self, name: str, *, repair: bool = False) -> Piece | None:
         """A finished piece whose files are what its entry says; with `repair` a damaged one is thrown away.
 
-        Call it with `repair` only while holding the piece's lock.
+        Call it with `repair` only while holding the piece's lock. Raises OSError where the disk or the network that it
+        is on can't be read: that is no damage.
         """
         folder = self.folder / name
         if not folder.is_dir():
@@ -118,7 +120,7 @@ class Store:
         try:
             piece = _read(folder)
             damage = _damage(piece)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (*_GONE, ValueError, LookupError, TypeError, AttributeError):
             damage = _ENTRY
         if damage is None:
             return piece
@@ -239,7 +241,7 @@ def default_folder() -> Path:
     import platformdirs
 
     given = os.environ.get("DISTILL_STORE")
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("distill")) / "store"
+    return expanded(given) if given else Path(platformdirs.user_cache_dir("distill")) / "store"
 
 
 def name_of(kind: str, facts: Facts) -> str:
@@ -291,6 +293,8 @@ def _link(piece: Piece, target: Path) -> None:
             except OSError:
                 shutil.copyfile(piece.folder / file, unfinished / file)
         unfinished.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():  # somebody moved what it was
+            target.unlink()
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
     except BaseException:

@@ -78,8 +78,8 @@ def from_config(config: dict[str, Any], teacher: Checkpoint, task: Task, *, seed
     transformers.set_seed(seed)
     try:
         model = getattr(transformers, task.auto_class).from_config(facts)
-    except (ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise CheckpointError(f"student.config: transformers can't build it: {error}") from error
+    except Exception as error:  # each model type has kinds of its own
+        raise CheckpointError(f"student.config: transformers can't build it: {_in_a_line(error)}") from error
     return Checkpoint(model.to(processes.device()).eval(), teacher.tokenizer)
 
 
@@ -99,23 +99,29 @@ def from_random(pupil: Checkpoint, *, seed: int) -> Checkpoint:
     return Checkpoint(model.to(PartialState().device).eval(), pupil.tokenizer)
 
 
-def check_config(config: dict[str, Any], auto_class: str, vocabulary: int | None) -> None:
+def check_config(config: dict[str, Any], auto_class: str, shared: dict[str, int]) -> None:
     """Raises CheckpointError for a student's config with keys that its type doesn't have, or of which transformers
-    can't build a model: it is built without memory for its weights.
+    can't build a model: it is built without memory for its weights. `shared` is what it takes from its teacher.
     """
     import torch
     import transformers
 
     standard = _standard(config)
     given = {key: value for key, value in config.items() if key != "model_type"}
-    words = {"vocab_size": vocabulary, **given} if vocabulary is not None else given
     try:
-        facts = type(standard)(**words)
+        facts = type(standard)(**{**shared, **given})
         safety.check_buildable(facts.to_dict(), "student.config")
         with torch.device("meta"):
             getattr(transformers, auto_class).from_config(facts)
-    except (ValueError, RuntimeError, AssertionError, KeyError, TypeError) as error:
-        raise CheckpointError(f"student.config: transformers can't build it: {error}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # each model type, and the check of its config's values, has kinds of its own
+        raise CheckpointError(f"student.config: transformers can't build it: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """What transformers says of a config; its checks of values begin with the name of the field, and a line break."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _standard(config: dict[str, Any]) -> Any:
@@ -153,5 +159,5 @@ def read_student_config(config: dict[str, Any], teacher: Checkpoint, task: Task)
         shared |= {"eos_token_id": next((number for number in ends if number is not None), standard.eos_token_id)}
     try:
         return transformers.AutoConfig.for_model(config["model_type"], **{**shared, **given, **task.head_config})
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"student.config: {error}") from error
+    except Exception as error:  # the check of a config's values has kinds of its own
+        raise CheckpointError(f"student.config: {_in_a_line(error)}") from error

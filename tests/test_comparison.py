@@ -47,6 +47,18 @@ def test_runs_on_the_same_data_stand_in_one_group_the_teacher_told_once(runs):
     assert [entry.result for entry in group.entries] == [False] * 4 + [True, False, True]
 
 
+def test_language_models_judged_on_other_blocks_or_masks_are_kept_apart(runs):
+    for run in runs:
+        recipe = json.loads((run / "report.json").read_text())["recipe"]
+        recipe["data"] = {"max_length": 64, "mask": {"share": 0.15}}
+        changed_data(change(run, recipe=recipe), problem="masked_language_modelling")
+    assert len(compare([read(run) for run in runs]).groups) == 1
+    recipe["data"]["mask"] = {"share": 0.4}
+    change(runs[1], recipe=recipe)
+    held = compare([read(run) for run in runs])
+    assert len(held.groups) == 2 and "not compared across" in held.notes[0]
+
+
 def test_teachers_that_are_not_the_same_both_stand(runs):
     report = json.loads((runs[1] / "report.json").read_text())
     report["rows"][0]["score"] -= 0.01

@@ -26,6 +26,7 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.losses import LOSSES
 from distill.recipe import Recipe, load
+from distill.redaction import portable_recipe
 from distill.signals import Signals
 from distill.store import Store
 
@@ -256,6 +257,12 @@ def problems_of(path: Path) -> list[str]:
 def test_words_that_make_no_ensemble_are_refused(recipe_file, teacher, why):
     (problem,) = problems_of(recipe_file(teacher=teacher))
     assert why in problem
+
+
+def test_teachers_whose_folders_end_alike_are_told_apart_without_their_paths(recipe_file):
+    ready = [{"checkpoint": f"/runs/{place}/teacher"} for place in ("a", "b", "c")]
+    told = portable_recipe(load(recipe_file(teacher={"ensemble": ready}))).teacher.members
+    assert [one.checkpoint for one in told] == ["teacher", "teacher-2", "teacher-3"]
 
 
 def two(one: Path, other: Path) -> dict[str, object]:

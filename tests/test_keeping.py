@@ -165,6 +165,28 @@ def test_the_same_command_goes_on_in_its_own_folder(recipe_file, tmp_path, monke
     assert all(step["reused"] for step in json.loads(Path("runs/recipe-3/report.json").read_text())["steps"])
 
 
+def test_recipes_that_read_alike_and_lead_to_other_files_have_folders_of_their_own(
+    recipe_file, topics_csv, tmp_path, monkeypatch, without_memory
+):
+    text = recipe_file(steps=[LEARN], data={"source": "rows.csv"}).read_text()
+    rows = topics_csv.read_text().splitlines()
+    for place, kept in (("one", rows), ("other", rows[:-9])):
+        (tmp_path / "made" / place).mkdir(parents=True)
+        (tmp_path / "made" / place / "recipe.yaml").write_text(text)
+        (tmp_path / "made" / place / "rows.csv").write_text("\n".join(kept) + "\n")
+    monkeypatch.chdir(tmp_path / "made")
+    for place, expected in (("one", "recipe"), ("other", "recipe-2"), ("one", "recipe")):
+        done = ask("run", f"{place}/recipe.yaml")
+        assert done.exit_code == 0 and f"→ runs/{expected}\n" in done.output, done.output
+    done = ask("run", "other/recipe.yaml", "--output", "runs/recipe")
+    assert done.exit_code == 2 and "or other files that it names" in done.output
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").rename(tmp_path / "moved")  # the way from a run to its recipe stays the same
+    monkeypatch.chdir(tmp_path / "moved")
+    done = ask("run", "other/recipe.yaml")
+    assert "→ runs/recipe-2\n" in done.output and "it was finished before" in done.output, done.output
+
+
 def test_a_folder_of_another_recipe_is_refused(finished, recipe_file):
     done = ask("run", recipe_file(steps=[LEARN], seed=3), "--output", finished)
     assert done.exit_code == 2 and "holds a run of another recipe" in done.output

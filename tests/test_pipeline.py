@@ -107,9 +107,9 @@ def test_the_student_may_be_a_config_with_random_weights(recipe_file, tmp_path, 
 
 def test_an_expectation_that_is_missed_is_named_and_exits_with_1(recipe_file, tmp_path, without_memory):
     expect = {"size": "at most 0.01", "parameters": "at most 1"}
-    done = run(recipe_file(steps=[LEARN], expect=expect), tmp_path / "run")
+    done = run(recipe_file(steps=[LEARN], expect=expect, ship=["transformers"]), tmp_path / "run")
     assert done.exit_code == 1, done.output
-    assert "size: at most 0.01" in done.output and "MISSED" in done.output
+    assert "size: at most 0.01" in done.output and "MISSED" in done.output and "\nshipped:" not in done.output
     judged = {line["word"]: line["met"] for line in told(tmp_path / "run")["expect"]}
     assert judged == {"size": False, "parameters": True}
     assert (tmp_path / "run" / "1-distill" / "model.safetensors").is_file()

@@ -13,6 +13,7 @@ from conftest import make_config, make_tokenizer, rows, save_tiny, write_csv
 from distill import packages
 from distill.card import load_card
 from distill.cli import main
+from distill.pipeline.describing import describe_teacher
 from distill.recipe import locate
 
 write_card = checked.write_card  # a fixture; imported, it would look unused
@@ -78,6 +79,18 @@ def test_a_data_file_that_is_not_there_is_named_with_where_it_was_looked_for(rec
 )
 def test_data_that_does_not_fit_is_refused(recipe_file, topics_csv, words, expected):
     assert only_problem(recipe_file(data={"source": str(topics_csv), **words})) == expected
+
+
+def test_a_checkpoint_beside_the_recipe_is_none_of_the_hub_wherever_one_works(
+    recipe_file, headed, tmp_path, monkeypatch
+):
+    shutil.copytree(headed, tmp_path / "models" / "teacher")
+    path = recipe_file(teacher={"checkpoint": "models/teacher"})
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        told = describe_teacher(plan_of(path).require())
+        assert (told["name"], told["hub_id"], told["source"]) == ("teacher", None, None)
 
 
 def test_positions_that_no_token_takes_do_not_count(recipe_file, tmp_path, topics_csv):

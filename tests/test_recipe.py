@@ -370,6 +370,23 @@ def test_a_bound_that_is_no_bound_is_shown_how_it_is_written(read, words):
 
 
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.separator=|", "--set data.separator: YAML reads | as nothing; put it in quotes: 'data.separator=\"|\"'"),
+        ("data.separator=#", "YAML reads # as nothing"),
+        ("data.separator=''", "--set data.separator: "),
+        ("data.problem=question_answering", '"question_answering" is not known here'),
+        ("data.source.encoding=hex", "'hex' is no encoding of text"),
+        ("data.source={package: '', path: x}", "--set data.source.package: "),
+    ],
+)
+def test_what_reads_as_nothing_or_can_not_be_meant_is_refused(read, override, said):
+    (problem,) = told(read, RECIPE, override)
+    assert said in problem
+    assert read(RECIPE, "data.separator='|'").data.separator == "|"
+
+
+@pytest.mark.parametrize(
     ("word", "bound", "said"),
     [
         ("retained", "at least 97", "write 40 % as 0.4, not 'at least 97'"),

@@ -257,6 +257,27 @@ def test_a_damaged_training_checkpoint_is_left_out(tmp_path):
     assert latest(tmp_path) is None
 
 
+def test_training_checkpoints_that_were_moved_count(tmp_path):
+    """Trainer writes down where the best epoch's checkpoint lay."""
+    from distill.training.continuing import latest, seal
+    from distill.training.record import TrainingLog
+
+    record = TrainingLog("train", "float32", samples=8)
+    for number, best in ((2, "checkpoint-2"), (4, "checkpoint-2"), (6, "checkpoint-5")):
+        folder = tmp_path / "here" / f"checkpoint-{number}"
+        folder.mkdir(parents=True)
+        told = {"global_step": number, "best_model_checkpoint": str(tmp_path / "here" / best)}
+        (folder / "trainer_state.json").write_text(json.dumps(told))
+        seal(folder, record)
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    for _ in range(2):
+        found, again = latest(there)
+        assert (found, again) == (there / "checkpoint-4", record)
+        told = json.loads((found / "trainer_state.json").read_text())
+        assert told == {"global_step": 4, "best_model_checkpoint": str(there / "checkpoint-2")}
+    assert not (there / "checkpoint-6").exists(), "its best epoch is gone"
+
+
 @pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "added_tokens.json"])
 def test_another_vocabulary_is_another_checkpoint(tmp_path, name):
     from distill.checkpoint import fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -83,6 +84,19 @@ def test_a_damaged_piece_is_made_again_and_said(store, tmp_path, caplog, file, h
     assert "is damaged" in caplog.text and file in caplog.text
     assert content(tmp_path / "one") == {"model.bin": "weights", "part/more.txt": "more"}
     assert store.piece("distill", FACTS, writing(), tmp_path / "two").reused
+
+
+def test_a_piece_that_cannot_be_read_just_now_is_kept(store, tmp_path, monkeypatch):
+    made = store.piece("distill", FACTS, writing(), tmp_path / "one")
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.store.sha256", fail)
+        with pytest.raises(MachineError, match=r"reading the store .*input/output error"):
+            store.piece("distill", FACTS, writing(), tmp_path / "one")
+    assert made.folder.is_dir() and store.piece("distill", FACTS, writing(), tmp_path / "one").reused
 
 
 def test_a_maker_that_fails_leaves_nothing_but_what_it_can_go_on_from(store, tmp_path):
@@ -181,6 +195,14 @@ def test_a_link_folder_is_replaced_whole(store, tmp_path):
     store.piece("distill", FACTS, writing(), tmp_path / "one")
     assert content(tmp_path / "one") == {"model.bin": "weights", "part/more.txt": "more"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_link_to_a_folder_makes_way(store, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "one").symlink_to(tmp_path / "elsewhere")
+    store.piece("distill", FACTS, writing(), tmp_path / "one")
+    assert content(tmp_path / "one") == {"model.bin": "weights", "part/more.txt": "more"}
+    assert not (tmp_path / "one").is_symlink() and not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_files_are_copied_where_there_are_no_links(store, tmp_path, monkeypatch):

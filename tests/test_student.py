@@ -142,14 +142,24 @@ def test_a_config_may_use_the_familys_other_names_for_a_size(bert):
         ({"model_type": "bertt"}, r"no model type 'bertt'; did you mean 'bert'\?"),
         ({**SMALL, "hidden_sise": 16}, r"student\.config\.hidden_sise: .*did you mean 'hidden_size'\?"),
         ({**SMALL, "num_attention_heads": 3}, r"student\.config"),
+        ({**SMALL, "hidden_act": 3}, r"student\.config: .*'hidden_act' expected str, got int"),
+        ({**SMALL, "layer_norm_eps": "1e-12"}, r"student\.config: .*layer_norm_eps"),
     ],
 )
 def test_a_config_that_cannot_be_is_named_with_the_nearest_word(bert, config, words):
     with pytest.raises(CheckpointError, match=words):
         student.from_config(config, bert, TASK, seed=0)
     with pytest.raises(CheckpointError, match=words):  # before anything is loaded
-        student.check_config(config, TASK.auto_class, 40)
-    student.check_config(SMALL, TASK.auto_class, 40)
+        student.check_config(config, TASK.auto_class, {"vocab_size": 40})
+    student.check_config(SMALL, TASK.auto_class, {"vocab_size": 40})
+
+
+def test_a_config_takes_its_padding_from_the_teacher(bert):
+    """ModernBERT's own lies beyond a small vocabulary."""
+    config = {"model_type": "modernbert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"intermediate_size": 16}
+    student.check_config(config, TASK.auto_class, {"vocab_size": 40, "pad_token_id": 0})
+    assert student.from_config(config, bert, TASK, seed=0).model.config.pad_token_id == bert.tokenizer.pad_token_id
 
 
 def test_a_two_sided_student_of_a_config_reads_from_padding_to_the_tokenizers_end(bert):

@@ -136,6 +136,15 @@ def test_the_report_is_saved_without_paths(told):
     assert list(np.load(told.file("predictions.npz"))) == ["labels"]
 
 
+def test_predictions_that_are_texts_of_the_data_are_not_sent(tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(tracker, "PATIENCE", 120.0)
+    told = begin(recipe, tmp_path / "run")
+    np.savez(tmp_path / "run" / "predictions.npz", labels=np.array(["a text", "another"]))
+    told.finish(make_report(recipe, tmp_path / "run"), tmp_path / "run", 0)
+    saved = offline.read(tmp_path / "run").saved
+    assert "report.json" in saved and "predictions.npz" not in saved
+
+
 # --------------------------------------------------------------------------------- sittings and sweeps
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from distill.checkpoint.folder import inspect, read_config
+from distill.disk import expanded
 from distill.errors import CheckpointError, first_line
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -18,7 +19,7 @@ _VOCABULARIES = (
 
 def looks_like_folder(name: str) -> bool:
     """Whether a name is meant as a folder on this machine rather than as a Hub id: whatever is there is."""
-    return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
+    return expanded(name).exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
 
 
 def locate(name: str, revision: str | None = None) -> Path:
@@ -27,7 +28,7 @@ def locate(name: str, revision: str | None = None) -> Path:
     Only safetensors, configs and tokenizers are fetched; pickled weights are refused. Raises CheckpointError.
     """
     if looks_like_folder(name):
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         if folder.is_file():
             raise CheckpointError(f"{name}: a file; name the folder that holds the checkpoint")
         if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,15 +111,15 @@ def prune(older_than: str | None, keep: str | None, unfinished: bool, everything
     going = [piece.name for piece in _choose(store, older_than, keep, everything)]
     going += store.unfinished() if unfinished or everything else []
     with talking():
-        freed = 0
+        dropped = freed = 0
         for name in going:
             size, links = _weigh(store, name)
-            gone = dry_run or store.drop(name)
-            freed += size if gone else 0
-            word = "would drop" if dry_run else "dropped" if gone else "in use, kept:"
+            gone = not store.is_busy(name) if dry_run else store.drop(name)
+            dropped, freed = dropped + gone, freed + (size if gone else 0)
+            word = ("would drop" if dry_run else "dropped") if gone else "in use, kept:"
             shared = "  (a run folder still holds its files)" if links else ""
             click.echo(f"{word} {name[:40]}  {size / 1e6:.1f} MB{shared}")
-    click.echo(f"{len(going)} pieces, {freed / 1e6:.1f} MB {'would be' if dry_run else ''} freed".replace("  ", " "))
+    click.echo(f"{dropped} pieces, {freed / 1e6:.1f} MB {'would be' if dry_run else ''} freed".replace("  ", " "))
 
 
 def _choose(store: Store, older_than: str | None, keep: str | None, everything: bool) -> list[Piece]:
@@ -141,7 +142,10 @@ def _choose(store: Store, older_than: str | None, keep: str | None, everything: 
 def _weigh(store: Store, name: str) -> tuple[int, bool]:
     """Bytes that go when a piece goes, and whether some of its files stay behind as links in a run folder."""
     folders = [store.folder / name, store.folder / "unfinished" / name]
-    files = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = []
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # somebody is at work on it
+            files += [path.stat()] if path.is_file() else []
     return sum(file.st_size for file in files if file.st_nlink == 1), any(file.st_nlink > 1 for file in files)
 
 

@@ -42,16 +42,15 @@ def run(
     path, settings = read(recipe, overrides)
     with talking(), gone_on_with(), locating(path, overrides):
         from distill.errors import BusyError
-        from distill.pipeline import choose_folder, serve_unless_first, sliver
+        from distill.pipeline import Asked, choose_folder, serve_unless_first, sliver
         from distill.pipeline import run as carry_out
-        from distill.recipe import to_yaml
 
         hush_loading()
         serve_unless_first()
-        as_run = to_yaml(sliver(settings) if smoke else settings)
+        asked = Asked.of(sliver(settings) if smoke else settings, path.parent)
         report = None
         while report is None:
-            folder = output or choose_folder(f"{path.stem}-smoke" if smoke else path.stem, as_run, Path("runs"))
+            folder = output or choose_folder(f"{path.stem}-smoke" if smoke else path.stem, asked, Path("runs"))
             click.echo(f"{path.stem} → {folder}", err=True)
             try:
                 report = carry_out(settings, folder, name=path.stem, beside=path.parent, smoke=smoke)
@@ -68,7 +67,7 @@ def run(
     result, quoted = folder / report.ledger.last.name, shlex.quote(str(folder))
     click.echo(f"\nreport:  {folder / 'report.html'}  (also report.md; figures: report.json; recipe: recipe.yaml)")
     click.echo(f"result:  {result}")
-    if settings.ship is not None:
+    if settings.ship is not None and not report.missed:
         click.echo(f"shipped: {folder / 'shipped'}  (its claims are checked by: distill verify {quoted}/shipped)")
     click.echo(f'try it:  distill predict {quoted} "a text of yours"')
     if report.missed:

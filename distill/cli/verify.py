@@ -26,10 +26,11 @@ def verify(folder: Path, overrides: tuple[str, ...], quick: bool, rounds: int, a
     from dataclasses import asdict
 
     with talking(quiet=True):
+        from distill.disk import expanded
         from distill.verification import verify as measure
 
         hush_loading()
-        findings = measure(folder.expanduser(), overrides=overrides, quick=quick, rounds=rounds)
+        findings = measure(expanded(folder), overrides=overrides, quick=quick, rounds=rounds)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class Entry:
 
 @dataclass(eq=False)
 class Group:
-    """Runs that were measured on the same test split by the same metric, and so may be compared.
+    """Runs that were measured on the same test split (cut and masked alike) by the same metric, and so may be compared.
 
     `speed` says what stands for latency on the front: "vs eager", "ms", or None where latencies can't be compared.
     """
@@ -110,8 +111,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     labels = _labels(runs)
     by_data: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        sha = run.report["data"].get("test_sha256") or f"unknown, of {run.fingerprint}"
-        by_data.setdefault((sha, run.ledger.teacher.metric), []).append(run)
+        by_data.setdefault((_measured_on(run), run.ledger.teacher.metric), []).append(run)
     for run in runs:
         notes += [f"{labels[run]}: {note}" for note in run.notes]
         if run.smoke:
@@ -119,6 +119,20 @@ def compare(runs: Sequence[Run]) -> Comparison:
     if len(by_data) > 1:
         notes.insert(0, _apart(by_data, labels))
     return Comparison([_group(found, [labels[run] for run in found], key) for key, found in by_data.items()], notes)
+
+
+def _measured_on(run: Run) -> str:
+    """What tells one test split from another; of language models also how texts are cut and masked, and, since they are
+    judged by token, into how many blocks.
+    """
+    data = run.report["data"]
+    split = data.get("test_sha256") or f"unknown, of {run.fingerprint}"
+    if not str(data.get("problem")).endswith("language_modelling"):
+        return split
+    said = run.report.get("recipe", {}).get("data", {})
+    told = [said.get(word) for word in ("max_length", "packed", "mask")]
+    teacher = run.ledger.teacher
+    return f"{split}, {json.dumps([*told, None if teacher.metric == 'bits_per_byte' else teacher.n])}"
 
 
 def _each_once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from distill.comparison import remote
+from distill.disk import expanded
 from distill.errors import DataError
 from distill.evaluation.ledger import Ledger, Row
 from distill.recipe.settings import Problem
@@ -89,7 +90,7 @@ def read(place: str | Path) -> Run:
 
     Raises DataError for what is no readable report, MachineError when W&B can't be reached.
     """
-    told, folder = str(place), Path(place).expanduser()
+    told, folder = str(place), expanded(place)
     if not folder.exists() and (path := remote.run_path(told)) is not None:
         with remote.downloaded(path, _MOST_JSON, _MOST_ARRAYS) as fetched:
             return _read_folder(told, fetched)

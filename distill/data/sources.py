@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import packages
+from distill.disk import expanded
 from distill.errors import DataError, DistillError
 from distill.library import leads_out
 from distill.recipe.settings import Data, Source
@@ -118,7 +119,7 @@ def resolve(path: str, beside: Path | None, setting: str) -> Path:
     A relative path stays below the folder that it starts in: one whose `..` or links lead out is refused. A path that
     is written in full is the user's own choice.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     folders = [None] if given.is_absolute() else [folder for folder in (beside, Path.cwd()) if folder]
     tried = [given if folder is None else folder / given for folder in folders]
     for folder, candidate in zip(folders, tried, strict=True):

@@ -2,6 +2,6 @@
 
 from distill.pipeline.helping import serve_unless_first
 from distill.pipeline.running import run, sliver
-from distill.pipeline.state import choose_folder
+from distill.pipeline.state import Asked, choose_folder
 
-__all__ = ["choose_folder", "run", "serve_unless_first", "sliver"]
+__all__ = ["Asked", "choose_folder", "run", "serve_unless_first", "sliver"]

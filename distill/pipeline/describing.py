@@ -91,13 +91,12 @@ def describe_teacher(plan: Plan, solo: Sequence[Quality] = ()) -> dict[str, Any]
 
 def _describe_teacher(teacher: FoundTeacher) -> dict[str, Any]:
     words, card = teacher.words, teacher.card
-    on_hub = words.checkpoint is not None and not checkpoints.looks_like_folder(words.checkpoint)
-    hub = card.hub if card else None
+    hub, hub_id = card.hub if card else None, teacher.hub_id
     return {
         "name": short_name(teacher),
         "licence": card.licence if card else checkpoints.licence_of(teacher.folder),
-        "source": card.source if card else f"https://huggingface.co/{words.checkpoint}" if on_hub else None,
-        "hub_id": hub.id if hub else words.checkpoint if on_hub else None,
+        "source": card.source if card else f"https://huggingface.co/{hub_id}" if hub_id else None,
+        "hub_id": hub.id if hub else hub_id,
         "revision": hub.revision if hub else words.revision,
         "sha256": checkpoints.fingerprint(teacher.folder),
         "finetuned": words.finetune is not None,

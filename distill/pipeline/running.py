@@ -27,11 +27,11 @@ from distill.pipeline.describing import (
 )
 from distill.pipeline.helping import serve_unless_first
 from distill.pipeline.pieces import Bench
-from distill.pipeline.state import Stage, State, claim, read_state, require_own
+from distill.pipeline.state import Asked, Stage, State, claim, read_state, require_own
 from distill.pipeline.teachers import Guide, load_models, make_ready, title_of
 from distill.pipeline.telling import Telling
 from distill.pipeline.underway import Underway
-from distill.recipe import settings, to_yaml
+from distill.recipe import settings
 from distill.recipe.arms import seeds_of
 from distill.report import Report
 from distill.report.samples import write_samples
@@ -59,16 +59,16 @@ def run(
     """
     serve_unless_first()
     recipe = sliver(recipe) if smoke else recipe
-    written = to_yaml(recipe)
-    require_own(folder, written)
+    asked = Asked.of(recipe, beside)
+    require_own(folder, asked)
     plan = preflight.prepare(recipe, beside).require()
     for note in plan.notes + plan.data.notes:
         log.info("%s", note)
     transformers.set_seed(recipe.seed)
     guide, own = load_models(plan)
     store = (store or Store()).prepared()
-    with claim(folder, written):
-        going = _begin(plan, folder, name, smoke, store)
+    with claim(folder, asked):
+        going = _begin(plan, folder, name, smoke, store, asked.home_from(folder))
         try:
             report = _carry_out(going, guide, own, name, judged=not smoke)
         except BaseException as error:
@@ -105,9 +105,9 @@ def sliver(recipe: settings.Recipe) -> settings.Recipe:
     return recipe.model_copy(update=told)
 
 
-def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store) -> Underway:
+def _begin(plan: preflight.Plan, folder: Path, name: str, smoke: bool, store: Store, home: str) -> Underway:
     before = read_state(folder)
-    state = State(folder, name, smoke, str(store.folder.absolute()), _stages(plan.recipe))
+    state = State(folder, name, smoke, str(store.folder.absolute()), _stages(plan.recipe), home=home)
     if before is not None:
         state.wandb_id, state.sittings = before.wandb_id, before.sittings + 1
         log.info("%s: goes on; %s", folder, "it was finished before" if before.standing == "done" else "it was cut off")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from distill.disk import machine_errors, write_text
 from distill.errors import BusyError, RecipeError
+from distill.recipe import Recipe, to_yaml
 
 ARMS = "controls"  # where the checkpoints of arms lie, ARM/STEP
 _SCHEMA = 1
@@ -26,6 +28,47 @@ _UNFINISHED = re.compile(
     r"(-\w+)*"
 )
 Standing = Literal["waiting", "at work", "done", "left out", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is of: its recipe as YAML, and the folder where paths in it start, where there is one.
+
+    Recipes that read alike are not the same where their paths lead to other files.
+    """
+
+    recipe: str
+    home: Path | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, beside: Path | None) -> Asked:
+        """What a recipe that lies in a folder asks for."""
+        named = beside is not None and any(_lies_in(beside, word) for word in _words(recipe.model_dump(mode="json")))
+        return cls(to_yaml(recipe), beside if named else None)
+
+    def home_from(self, folder: Path) -> str:
+        """The way from a run folder to where the recipe's paths start: it stays the same when both are moved."""
+        if self.home is None:
+            return ""
+        try:
+            return Path(os.path.relpath(self.home.resolve(), folder.resolve())).as_posix()
+        except ValueError:  # another drive
+            return self.home.resolve().as_posix()
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _words(inner)
+
+
+def _lies_in(folder: Path, word: str) -> bool:
+    try:
+        return word not in ("", ".") and not Path(word).is_absolute() and (folder / word).exists()
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 @dataclass
@@ -55,6 +98,7 @@ class State:
     sittings: int = 1
     progress: dict[str, float] = field(default_factory=dict)
     updated: str = ""
+    home: str | None = None
 
     def write(self) -> None:
         """Writes run.json whole."""
@@ -104,34 +148,34 @@ def read_state(folder: Path) -> State | None:
         raise RecipeError(f"{path}: not the state of a run ({error}); name another folder") from None
 
 
-def choose_folder(name: str, recipe: str, below: Path) -> Path:
-    """Where a run of a recipe (as YAML) goes: its own unfinished or finished folder, else the first that is free.
+def choose_folder(name: str, asked: Asked, below: Path) -> Path:
+    """Where a run of a recipe goes: its own unfinished or finished folder, else the first that is free.
 
     `name`, `name-2`, `name-3`, … are looked at in turn; one in which a process is at work is passed over.
     """
     taken = 1
     while True:
         folder = below / (name if taken == 1 else f"{name}-{taken}")
-        if not folder.exists() or ((_holds(folder, recipe) or _is_begun(folder, recipe)) and not is_busy(folder)):
+        if not folder.exists() or ((_holds(folder, asked) or _is_begun(folder, asked)) and not is_busy(folder)):
             return folder
         taken += 1
 
 
-def require_own(folder: Path, recipe: str) -> None:
+def require_own(folder: Path, asked: Asked) -> None:
     """Raises RecipeError unless a folder is new, empty, or that of a run of the same recipe."""
-    if not folder.exists() or _is_begun(folder, recipe):
+    if not folder.exists() or _is_begun(folder, asked):
         return
     if not folder.is_dir() or read_state(folder) is None:
         raise RecipeError(f"--output {folder}: already there and not empty; name another folder or remove it")
-    if not _holds(folder, recipe):
+    if not _holds(folder, asked):
         raise RecipeError(
-            f"--output {folder}: holds a run of another recipe (its recipe.yaml); name another folder, where "
-            "steps that stay the same are taken from the store"
+            f"--output {folder}: holds a run of another recipe (its recipe.yaml, or other files that it names); "
+            "name another folder, where steps that stay the same are taken from the store"
         )
 
 
 @contextlib.contextmanager
-def claim(folder: Path, recipe: str) -> Iterator[None]:
+def claim(folder: Path, asked: Asked) -> Iterator[None]:
     """A run folder for this process alone, its recipe.yaml written.
 
     Raises RecipeError when another process is at work in it, or it holds something else.
@@ -145,9 +189,9 @@ def claim(folder: Path, recipe: str) -> Iterator[None]:
         except Timeout:
             raise BusyError(f"--output {folder}: another process is at work in it; wait, or name another") from None
     try:
-        require_own(folder, recipe)
+        require_own(folder, asked)
         _sweep(folder)
-        write_text(folder / _RECIPE, recipe)
+        write_text(folder / _RECIPE, asked.recipe)
         yield
     except BaseException:
         if new and set(_content(folder)) <= {folder / _RECIPE}:  # nothing came of it
@@ -184,11 +228,11 @@ def is_busy(folder: Path) -> bool:
         return False
 
 
-def _is_begun(folder: Path, recipe: str) -> bool:
+def _is_begun(folder: Path, asked: Asked) -> bool:
     """Whether a folder holds no more than a run of this recipe leaves that is killed before its run.json is there."""
     try:
         left = {path.name for path in _content(folder) if not _UNFINISHED.fullmatch(path.name)}
-        return not left or (left == {_RECIPE} and (folder / _RECIPE).read_text(encoding="utf-8") == recipe)
+        return not left or (left == {_RECIPE} and (folder / _RECIPE).read_text(encoding="utf-8") == asked.recipe)
     except (OSError, ValueError):
         return False
 
@@ -197,9 +241,13 @@ def _content(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != _LOCK]
 
 
-def _holds(folder: Path, recipe: str) -> bool:
-    path = folder / _RECIPE
+def _holds(folder: Path, asked: Asked) -> bool:
     try:
-        return (folder / _STATE).is_file() and path.read_text(encoding="utf-8") == recipe
+        if (folder / _RECIPE).read_text(encoding="utf-8") != asked.recipe:
+            return False
+        state = read_state(folder)
+        return state is not None and state.home in (None, asked.home_from(folder))  # older ones don't say
+    except RecipeError:  # which is told where the folder is claimed
+        return True
     except (OSError, ValueError):
         return False

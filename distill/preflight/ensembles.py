@@ -75,5 +75,4 @@ def short_name(teacher: FoundTeacher) -> str:
     words = teacher.words
     if words.card is not None:
         return Path(words.card).stem
-    on_hub = not checkpoint.looks_like_folder(words.checkpoint)
-    return words.checkpoint if on_hub else Path(words.checkpoint).name
+    return teacher.hub_id or Path(words.checkpoint).name

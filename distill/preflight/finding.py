@@ -10,6 +10,7 @@ from distill import card, checkpoint, gguf, packages
 from distill.compiling import lacking
 from distill.data.loading import load
 from distill.data.more import MASKED_LM, require_masked_lm
+from distill.disk import expanded
 from distill.errors import CheckpointError, DistillError, RecipeError
 from distill.library import is_path, leads_out
 from distill.preflight.heads import has_head
@@ -24,6 +25,7 @@ def find_teacher(plan: Plan, teacher: FoundTeacher, fetch: bool) -> None:
     choice, where = teacher.words, teacher.where
     try:
         if choice.card is None:
+            teacher.hub_id = choice.checkpoint if _on_hub(_near(choice.checkpoint, plan)) else None
             teacher.folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
             _note_grid(teacher, plan)
         else:
@@ -49,7 +51,7 @@ def find_teacher(plan: Plan, teacher: FoundTeacher, fetch: bool) -> None:
 def _note_grid(teacher: FoundTeacher, plan: Plan) -> None:
     """Weights that were stored in few bits are on a grid already, so storing them so once more loses nothing."""
     name = teacher.words.checkpoint
-    if gguf.is_gguf(name) and (grid := gguf.grid(Path(_near(name, plan)).expanduser())) is not None:
+    if gguf.is_gguf(name) and (grid := gguf.grid(expanded(_near(name, plan)))) is not None:
         plan.notes.append(
             f"{teacher.where}: the weights in {Path(name).name} are on the grid of {grid}, so results in as few bits "
             "look lossless on them and mean nothing"
@@ -73,14 +75,18 @@ def _locate_card(teacher: FoundTeacher, plan: Plan, fetch: bool) -> Path | None:
 
 def _locate(name: str, revision: str | None, plan: Plan, fetch: bool) -> Path | None:
     name = _near(name, plan)
-    if not fetch and not gguf.is_gguf(name) and not checkpoint.looks_like_folder(name):
+    if not fetch and _on_hub(name):
         plan.unchecked.append(f"{name}: a checkpoint on the Hub; a run fetches it")
         return None
     if gguf.is_gguf(name) and not fetch:
-        if (folder := gguf.find(Path(name).expanduser())) is None:
+        if (folder := gguf.find(expanded(name))) is None:
             plan.unchecked.append(f"{name}: a GGUF file, which the first run converts")
         return folder
     return gguf.locate(name, revision)
+
+
+def _on_hub(name: str) -> bool:
+    return not gguf.is_gguf(name) and not checkpoint.looks_like_folder(name)
 
 
 def _near(name: str, plan: Plan) -> str:
@@ -89,7 +95,7 @@ def _near(name: str, plan: Plan) -> str:
     A relative path stays below the folder that it starts in; what is written in full is the user's own choice. Raises
     CheckpointError.
     """
-    given = Path(name).expanduser()
+    given = expanded(name)
     if given.is_absolute():
         return name
     beside = plan.beside is not None and (plan.beside / given).exists()

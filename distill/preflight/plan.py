@@ -39,6 +39,7 @@ class FoundTeacher:
     folder: Path | None = None
     config: dict[str, Any] | None = None
     new_head: bool = False
+    hub_id: str | None = None
 
 
 @dataclass

@@ -248,7 +248,11 @@ def check_student_config(plan: Plan) -> None:
             "tokens; leave it out, and `prune: {vocabulary: …}` if it is to be smaller"
         )
     if not any(problem.startswith("student.config") for problem in plan.problems):
-        students.check_config(config, TASKS[plan.recipe.task].auto_class, (plan.teacher_config or {}).get("vocab_size"))
+        told = plan.teacher_config or {}
+        shared = (
+            {"vocab_size": told["vocab_size"], "pad_token_id": told.get("pad_token_id")} if "vocab_size" in told else {}
+        )
+        students.check_config(config, TASKS[plan.recipe.task].auto_class, shared)
 
 
 def _student_configs(plan: Plan) -> list[dict[str, Any] | None]:

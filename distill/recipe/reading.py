@@ -22,6 +22,7 @@ from distill.recipe.settings import Recipe, Settings
 from distill.recipe.settings.base import short_of
 
 S = TypeVar("S", bound=Settings)
+_NOTHING = ("", "null", "Null", "NULL", "~", "''", '""')  # in YAML
 _LARGEST_FILE = 1 << 18  # bytes; what is read is read in seconds
 
 
@@ -174,6 +175,10 @@ def _apply(tree: dict[str, Any], kind: type[Settings], override: str) -> None:
     if not equals or not all(parts):
         raise RecipeError(f"--set {override}: write it as path.to.setting=value")
     value, _ = _parse(raw, f"--set {path}")
+    if value in (None, "") and raw.strip() not in _NOTHING:
+        raise RecipeError(
+            f"--set {path}: YAML reads {raw.strip()} as nothing; put it in quotes: '{path}=\"{raw.strip()}\"'"
+        )
     place, form, marks = tree, kind, ()
     for position, part in enumerate(parts):
         last = position == len(parts) - 1

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.redaction import own_words, page_without_paths, without_paths
+from distill.redaction import holds_texts, own_words, page_without_paths, without_paths
 from distill.tracking import mode
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Tracker:
         if (folder / "report.html").is_file():
             page = (folder / "report.html").read_text(encoding="utf-8")
             (out / "report.html").write_text(page_without_paths(page, report), encoding="utf-8")
-        if (folder / "predictions.npz").is_file():
+        if (folder / "predictions.npz").is_file() and not holds_texts(folder / "predictions.npz"):
             shutil.copyfile(folder / "predictions.npz", out / "predictions.npz")
 
     def _close(self) -> None:

@@ -28,7 +28,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 def seal(checkpoint: Path, record: TrainingLog) -> None:
     """Marks a training checkpoint as complete, with what the training has told so far."""
     write_text(checkpoint / _RECORD, json.dumps(asdict(record)))
-    files = {path.name: [path.stat().st_size, sha256(path)] for path in sorted(checkpoint.iterdir()) if path.is_file()}
+    held = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != _SEAL]
+    files = {path.name: [path.stat().st_size, sha256(path)] for path in held}
     write_text(checkpoint / _SEAL, json.dumps(files))
 
 
@@ -39,22 +40,36 @@ def latest(folder: Path) -> tuple[Path, TrainingLog] | None:
     without it, and hand out the last epoch as the best.
     """
     numbered = sorted((path for path in folder.glob("checkpoint-*") if _match(path)), key=_number)
-    whole = {path.resolve() for path in numbered if _is_whole(path)}
-    counting = [path for path in numbered if path.resolve() in whole and _best_of(path) in (None, *whole)]
+    whole = {path.name for path in numbered if _is_whole(path)}
+    counting = [path for path in numbered if path.name in whole and _best_of(path) in (None, *whole)]
     for path in numbered:
         if path not in counting:
             log.warning("a training checkpoint that is not whole is left out: %s", path.name)
             shutil.rmtree(path)
     if not counting:
         return None
-    return counting[-1], TrainingLog(**json.loads((counting[-1] / _RECORD).read_text(encoding="utf-8")))
+    record = TrainingLog(**json.loads((counting[-1] / _RECORD).read_text(encoding="utf-8")))
+    if (best := _best_of(counting[-1])) is not None:
+        _found_at(folder / best, counting[-1], record)
+    return counting[-1], record
 
 
-def _best_of(checkpoint: Path) -> Path | None:
-    """The checkpoint of the best epoch so far, as Trainer wrote it down."""
+def _best_of(checkpoint: Path) -> str | None:
+    """The name of the checkpoint of the best epoch so far; it lies beside."""
     state = checkpoint / TRAINER_STATE_NAME
     best = json.loads(state.read_text(encoding="utf-8"))["best_model_checkpoint"] if state.is_file() else None
-    return Path(best).resolve() if best is not None else None
+    return Path(best).name if best is not None else None
+
+
+def _found_at(best: Path, checkpoint: Path, record: TrainingLog) -> None:
+    """Has a checkpoint say where the best epoch's lies now: Trainer wrote down the path of that sitting, and the
+    folder may have been moved, or be reached another way.
+    """
+    path = checkpoint / TRAINER_STATE_NAME
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if state["best_model_checkpoint"] != str(best):
+        write_text(path, json.dumps(state | {"best_model_checkpoint": str(best)}, indent=2) + "\n")
+        seal(checkpoint, record)
 
 
 def _match(path: Path) -> re.Match[str] | None:

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distill.recipe.settings.base import Problem, Settings, Share, short
+from distill.recipe.settings.base import Settings, Share, short
+
+Labels = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 class Source(Settings):
@@ -16,7 +18,9 @@ class Source(Settings):
     path: str | None = Field(
         None, description="a csv, tsv, json, jsonl, parquet, txt or conll file; or a folder a class"
     )
-    package: str | None = Field(None, description="installed Python package that ships the files; `path` is inside it")
+    package: str | None = Field(
+        None, min_length=1, description="installed Python package that ships the files; `path` is inside it"
+    )
     hub: str | None = Field(None, description="id of a dataset on the Hugging Face Hub")
     config: str | None = Field(None, description="configuration of the Hub dataset, such as `sst2` of GLUE")
     revision: str | None = Field(None, description="revision of the Hub dataset; pin it to make a run repeatable")
@@ -36,9 +40,11 @@ class Source(Settings):
     def _known(cls, value: str | list[str]) -> str | list[str]:
         for name in [value] if isinstance(value, str) else value:
             try:
-                codecs.lookup(name)
+                text = getattr(codecs.lookup(name), "_is_text_encoding", True)
             except LookupError:
                 raise ValueError(f"Python knows no encoding '{name}'") from None
+            if not text:
+                raise ValueError(f"'{name}' is no encoding of text")
         if not value:
             raise ValueError("name an encoding, such as utf-8")
         return value
@@ -137,8 +143,10 @@ class Data(Settings):
         description="the label column, a list of 0/1 columns for many labels, or the column of texts to write; of tag "
         "lists, or of answers with `text` and `answer_start`; named as `text` is",
     )
-    separator: str | None = Field(None, description="splits one label column into many labels, such as ';'")
-    problem: Problem | None = Field(
+    separator: str | None = Field(
+        None, min_length=1, description="splits one label column into many labels, such as ';'"
+    )
+    problem: Labels | None = Field(
         None, description="one label, many labels or a number a row; read off the label column when not said"
     )
     validation: Share | str = Field(

@@ -24,7 +24,7 @@ class Bound(Settings):
         return measured >= self.value if self.side == "least" else measured <= self.value
 
     def __str__(self) -> str:
-        return f"at {self.side} {self.value:g}"
+        return f"at {self.side} {self.value:.15g}"
 
 
 def _read_bound(value: Any) -> Any:

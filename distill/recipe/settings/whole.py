@@ -64,6 +64,8 @@ _WRITING = ("text-to-text", "translation", "summarization")
 # Words that only some tasks have a use for.
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "generation": (*_WRITING, "causal-language-modelling"),
+    "data.problem": ("text-classification",),
+    "data.separator": ("text-classification",),
     "data.prefix": _WRITING,
     "data.target_length": _WRITING,
     "timing.new_tokens": (*_WRITING, "causal-language-modelling"),
