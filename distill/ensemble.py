@@ -182,7 +182,7 @@ class _Together:
 
 
 def _reads_alike(one: Encoded, other: Encoded) -> bool:
-    """Whether two splits hold the same ids and token types, so that one batch serves both."""
+    """Whether two splits hold the same ids, padding and token types, so that one batch serves both."""
     if one is other:
         return True
-    return arrays.equal(one.ids, other.ids) and (one.types is None) == (other.types is None)
+    return one.pad == other.pad and arrays.equal(one.ids, other.ids) and (one.types is None) == (other.types is None)

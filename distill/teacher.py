@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill import card, checkpoint, gguf, processes
 from distill.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ from distill.renumbering import Numbers
 from distill.saved_signals import Keep, Layout, Saved, facts_of
 from distill.signals import Signals, Wanted, read
 from distill.tasks import Task
-from distill.tasks.task import OTHER_IDS
+from distill.tasks.task import NO_TARGET, OTHER_IDS
 from distill.worth import Asked, Choice, choose
 
 log = logging.getLogger(__name__)
@@ -74,12 +74,24 @@ class Live:
         """The same in another precision."""
         return Live(self.teacher, self.wanted, dtype, self.numbers)
 
+    def _padded(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A student's batch with this model's own padding: its embeddings may lack the student's, and a decoder's
+        classifier looks for it.
+        """
+        tokenizer = self.teacher.tokenizer
+        pad = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+        there = {"input_ids": batch["attention_mask"] != 0}
+        if "decoder_input_ids" in batch:  # behind the start each is the label before
+            before = nn.functional.pad(batch["labels"][:, :-1], (1, 0))
+            there["decoder_input_ids"] = before != NO_TARGET
+        return batch | {name: batch[name].masked_fill(~real, pad) for name, real in there.items()}
+
     @torch.no_grad()
     def signals(self, batch: dict[str, Tensor]) -> Signals:
         """Logits and what else is wanted, as the model gives them."""
         device = self.model.device
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
-        moved = self.numbers.asked(moved) if self.numbers else moved
+        moved = self.numbers.asked(moved) if self.numbers else self._padded(moved)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             found = read(self.model, moved, self.wanted)
         return self.numbers.said(found) if self.numbers else found

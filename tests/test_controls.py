@@ -82,10 +82,10 @@ def test_the_finetune_arm_has_the_same_budget_and_no_teacher(recipe_file):
 def test_the_finetune_arm_takes_as_many_steps_where_the_teacher_labels_more_rows(recipe_file):
     train = {**TRAIN, "epochs": 2, "patience": 2}
     recipe = load(recipe_file(control=["finetune", "random-init"], steps=[{"distill": train}, {"finetune": TRAIN}]))
-    ((_, first), (_, second)) = Arm(0, "finetune").steps(recipe, growth=2.3)
+    ((_, first), (_, second)) = Arm(0, "finetune").steps(recipe, growth=lambda _: 2.3)
     assert (first.finetune.epochs, first.finetune.patience) == (pytest.approx(4.6), 5)
     assert second.finetune.epochs == 1  # it has no extra rows in the recipe either
-    assert Arm(0, "random-init").steps(recipe, growth=2.3) == Arm(0).steps(recipe)
+    assert Arm(0, "random-init").steps(recipe, growth=lambda _: 2.3) == Arm(0).steps(recipe)
 
 
 def test_the_random_init_arm_carries_the_steps_out_as_they_are(recipe_file):

@@ -256,6 +256,13 @@ def test_gradient_shares_are_those_of_the_terms_gradients():
     assert weight.grad is not None
 
 
+def test_a_term_that_is_nothing_in_a_batch_is_left_out_of_gradient_shares():
+    """As the loss on labels is where none of them is known; one whose gradient has vanished is told."""
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    terms = {"sum": weight.sum(), "unlabelled": (0 * weight).sum(), "vanished": (0 * weight).sum() + 5}
+    assert gradient_shares(terms, dict.fromkeys(terms, 1.0), [weight]) == {"sum": 1.0, "vanished": 0.0}
+
+
 def test_a_teacher_is_held_against_its_student_on_validation(bert, data, caplog):
     with caplog.at_level(logging.WARNING, logger="distill.distillation"):
         _, record = learn(cut(bert, 4), bert, data, imitate={"logits": 1.0}, epochs=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -147,6 +148,35 @@ def tagging(recipe_file, tmp_path):
         return recipe_file(**{**told, "data": {"source": str(source), **WORDS}, **sections})
 
     return write
+
+
+@pytest.mark.parametrize("kept", ["off", None])
+def test_padding_is_each_models_own(kept, monkeypatch):
+    """A decoder's classifier reads its answer off the last token that isn't padding; another's it may not even know."""
+    import families
+
+    data = make_splits()
+    model = families.build("gpt2-plain", "SequenceClassification", vocab_size=len(PIECES), num_labels=3)
+    tokenizers = [make_tokenizer() for _ in range(2)]
+    tokenizers[1].add_special_tokens({"pad_token": "[MORE]"})
+    teacher, student = (Checkpoint(copy.deepcopy(model), tokenizer) for tokenizer in tokenizers)
+    student.model.resize_token_embeddings(len(tokenizers[1]))
+    for one in (teacher, student):
+        one.model.config.pad_token_id = one.tokenizer.pad_token_id
+    mine, theirs = student.encode(data, "train"), teacher.encode(data, "train")
+    assert (mine.pad, theirs.pad) == (len(PIECES), 0) and np.array_equal(mine.ids, theirs.ids)
+    expected = answer_all(Torch(teacher.model), theirs, data.task)
+    heard: dict[int, np.ndarray] = {}
+    forward = Lesson.forward
+
+    def spy(self: Lesson, batch: dict, signals: Signals) -> object:
+        heard.update(zip(batch["rows"].tolist(), signals.logits.numpy(), strict=True))
+        return forward(self, batch, signals)
+
+    monkeypatch.setattr(Lesson, "forward", spy)
+    words = Distill(**{**FAST, "signals": kept and {"logits": kept}, "imitate": {"logits": 1.0}})
+    distill(student, words, data=data, teacher=teacher)
+    assert np.allclose(np.stack([heard[row] for row in range(len(expected))]), expected, atol=1e-5)
 
 
 def test_logits_by_token_are_refused_before_anything_is_loaded(tagging, tmp_path):

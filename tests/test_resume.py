@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import rows, write_csv
 
@@ -255,6 +256,30 @@ def test_a_damaged_training_checkpoint_is_left_out(tmp_path):
     assert latest(tmp_path)[0].name == "checkpoint-2"
     (tmp_path / "checkpoint-2" / "complete.json").write_text("{")
     assert latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("words", [{"epochs": 1.5}, {"max_steps": 6}])
+def test_a_training_that_ended_within_an_epoch_takes_no_step_more(words, bert, data, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    from distill import Finetune, finetune
+    from distill.training import Watch
+
+    step = Finetune(**words, learning_rate=1e-3, warmup=0.0, dtype="float32", dropout=0.0, batch_size=8)
+
+    def learn(folder: str):
+        watch = Watch(folder=tmp_path / folder)
+        watch.folder.mkdir(exist_ok=True)
+        made = finetune(bert, step, data=data, watch=watch)
+        return made.model.state_dict(), watch.log.epochs
+
+    expected, epochs = learn("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_load_best_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            learn("cut off")
+    weights, again = learn("cut off")
+    assert again == epochs and all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_training_checkpoints_that_were_moved_count(tmp_path):

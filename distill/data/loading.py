@@ -174,12 +174,15 @@ class Splits:
 
 
 def _way_of_cutting(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What tells one tokenizer from another; its last truncation and padding are no part of it."""
+    """What tells one tokenizer from another; its last truncation and padding are no part of it, but which token pads,
+    masks, or ends a text is.
+    """
     if not tokenizer.is_fast:
         return type(tokenizer).__name__
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
     lasting = {key: fact for key, fact in facts.items() if key not in ("truncation", "padding")}
-    given = [lasting, sorted(tokenizer.model_input_names)]  # with or without token types
+    named = [tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    given = [lasting, sorted(tokenizer.model_input_names), named]  # with or without token types
     return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 

@@ -103,7 +103,7 @@ def require_alike(guide: Ensemble, words: settings.Distill, data: Splits) -> Non
                 f"{who}: its head has {teacher.model.config.num_labels} labels, the data {len(task.labels)}; give it a "
                 "`finetune`"
             )
-        if len(guide) > 1 and (misfit := task.misfit(teacher.model.config.to_dict())):
+        if misfit := task.misfit(teacher.model.config.to_dict()):
             raise CheckpointError(f"{who}: its head doesn't fit the data: {misfit}; give it a `finetune`")
     if len(guide) == 1 or words.imitate.logits is None:
         return

@@ -174,16 +174,18 @@ def _train(
     """The checkpoint at its best epoch, and its answers to the validation split there, where this process has them."""
     model, task, held = checkpoint.model, data.task, held_out(checkpoint, data)
     engine, lower = Torch(model, choose_dtype(words.dtype)), task.lower or task.generates
-    best: tuple[float, np.ndarray] | None = None
+    best: tuple[float, np.ndarray, int] | None = None  # its score, answers, and place among this sitting's
+    asked = 0
 
     def validate() -> float:
-        nonlocal best
+        nonlocal best, asked
+        asked += 1
         if task.generates:
             return token_loss(engine, held, task)
         answers = answer_all(engine, held, task)
         score = task.score(task.predictions(answers, task.choose_threshold(answers, held.labels)), held.labels)
         if best is None or better(score, best[0], lower=lower):
-            best = score, answers
+            best = score, answers, asked
         return score
 
     fit(
@@ -193,8 +195,10 @@ def _train(
     if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
         checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
-    this_sitting = best is not None and best[0] == watch.log.best["score"] and words.simulate is None
-    return checkpoint, best[1] if this_sitting else None
+    if best is None or words.simulate is not None:
+        return checkpoint, None
+    place = watch.log.epochs.index(watch.log.best) - (len(watch.log.epochs) - asked) + 1
+    return checkpoint, best[1] if place == best[2] else None  # the best epoch may be of an earlier sitting
 
 
 def _seed(data: Splits, turn: int) -> int:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distill import checkpoint as checkpoints
+from distill.data import Splits, TokenBatches
 from distill.evaluation import Quality, Subject, measure_gain
 from distill.pipeline.pieces import Guide
 from distill.pipeline.state import ARMS, Stage
@@ -21,6 +24,7 @@ from distill.report.controls import in_words
 from distill.store import Piece
 
 _START = "student"
+_ROUNDING = 1e-9  # so that epochs times steps, rounded up, are not one step more
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _carry_out(going: Underway, arm: Arm, teacher: Guide) -> Outcome:
     folder, title = below / _START, f"{arm.name}/{_START}"
     with going.stage(title):
         going.keep(title, bench.student(teacher, folder, from_random=arm.control == "random-init"))
-    for name, step in arm.steps(going.plan.recipe, going.plan.data.growth):
+    for name, step in arm.steps(going.plan.recipe, partial(_growth, going.plan.data, folder)):
         pupil = checkpoints.load(folder), checkpoints.fingerprint(folder)
         title, folder = f"{arm.name}/{name}", below / name
         with going.stage(title):
@@ -84,6 +88,18 @@ def _carry_out(going: Underway, arm: Arm, teacher: Guide) -> Outcome:
     made = checkpoints.load(folder)
     quality = going.score(Subject(arm.name, "transformers", folder, made.tokenizer, made))
     return Outcome(arm, quality, [piece for title, piece in going.aside.items() if title.startswith(f"{arm.name}/")])
+
+
+def _growth(data: Splits, student: Path, words: settings.Distill) -> float:
+    """How many times the optimizer steps an epoch has with the extra rows, as a student reads them."""
+    if not data.extra:
+        return 1.0
+    pupil = checkpoints.load(student)
+    steps = []
+    for rows in (data, data.extended):
+        batches = len(TokenBatches(pupil.encode(rows, "train").work, words.batch_size, words.batch_tokens))
+        steps.append(-(-batches // words.accumulate))
+    return steps[1] / steps[0] * (1 - _ROUNDING)
 
 
 def describe_arms(going: Underway, outcomes: Sequence[Outcome], labels: np.ndarray) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import functools
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from distill import distillation, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
 from distill.ensemble import Ensemble
-from distill.errors import DistillError, TrainingError
+from distill.errors import DistillError, MachineError, TrainingError
 from distill.recipe import settings
 from distill.saved_signals import Keep
 from distill.training import Watch
 
+_GONE = re.compile("closed by peer|connection|broken pipe|timed out", re.IGNORECASE)
 _out_of_step = False  # after a training that failed the others wait for its next step, and for nothing else
 
 
@@ -85,11 +87,18 @@ def serve_unless_first() -> None:
             _dismiss_at_exit()
         return
     logging.getLogger("distill").setLevel(logging.ERROR)  # the leader tells the same
-    with contextlib.suppress(RuntimeError):  # the leader is gone, and has said why
-        while (order := processes.once(lambda: None)) is not None:
-            _take_part(order)
+    while (order := _next()) is not None:
+        _take_part(order)
+    with contextlib.suppress(RuntimeError):
         dist.destroy_process_group()
     raise SystemExit(0)
+
+
+def _next() -> _Order | None:
+    """The leader's next order; None where there is none, or where the leader is gone, and has said why."""
+    with contextlib.suppress(RuntimeError):
+        return processes.once(lambda: None)
+    return None
 
 
 def _take_part(order: _Order) -> None:
@@ -99,10 +108,14 @@ def _take_part(order: _Order) -> None:
     watch = Watch(order.title, order.workshop)
     try:
         train(start, order.words, data=order.data, teacher=teacher, watch=watch, turn=order.turn, keep=[])
-    except TrainingError:
+    except (TrainingError, MachineError):  # of this process's own rows, or of its machine
         raise
     except DistillError as error:  # the leader has met the same, and tells it
         raise SystemExit(error.exit_code) from None
+    except RuntimeError as error:
+        if _GONE.search(str(error)) is None:
+            raise
+        raise SystemExit(0) from None  # the leader is gone, and has said why
 
 
 @functools.cache

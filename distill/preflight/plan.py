@@ -175,7 +175,7 @@ def _note_arms(plan: Plan) -> None:
         return
     growth = plan.data.growth if plan.data is not None else 1.0
     own = trainings_in(recipe, Arm(seeds_of(recipe)[0]))
-    more = [training for arm in arms for training in trainings_in(recipe, arm, growth)]
+    more = [training for arm in arms for training in trainings_in(recipe, arm, lambda _: growth)]
     epochs, usual = (sum(words.epochs for _, words in trainings) for trainings in (more, own))
     texts = f" over {len(plan.data.train):,} texts" if plan.data is not None else ""
     plan.notes.append(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from distill.recipe.settings import Control, Distill, Finetune, Recipe, Step
 
 RECIPE = "recipe"  # what the recipe's own chain is called among its arms
+Growth = Callable[[Distill], float]
+
+
+def _none(_: Distill) -> float:
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,11 @@ class Arm:
         """As stages and folders have it."""
         return f"{self.kind}-{self.seed}"
 
-    def steps(self, recipe: Recipe, growth: float = 1.0) -> list[tuple[str, Step]]:
+    def steps(self, recipe: Recipe, growth: Growth = _none) -> list[tuple[str, Step]]:
         """The steps with their titles, as this arm carries them out: up to the last torch checkpoint.
 
-        `growth` is how many times the labelled texts a distillation learns from, with those that its teacher labels.
+        `growth` is how many times the steps of an epoch over labelled texts a distillation takes, with those that its
+        teacher labels.
         """
         told = [_without_teacher(step, growth) if self.control == "finetune" else step for step in recipe.steps]
         return [(f"{place}-{step.kind}", step) for place, step in enumerate(told, 1) if step.quantize is None]
@@ -49,19 +56,19 @@ def arms_of(recipe: Recipe) -> list[Arm]:
     return [Arm(seed) for seed in seeds[1:]] + [Arm(s, control) for control in recipe.control or () for s in seeds]
 
 
-def trainings_in(recipe: Recipe, arm: Arm, growth: float = 1.0) -> list[tuple[str, Distill | Finetune]]:
+def trainings_in(recipe: Recipe, arm: Arm, growth: Growth = _none) -> list[tuple[str, Distill | Finetune]]:
     """The titles and settings of the steps that train."""
     steps = arm.steps(recipe, growth)
     return [(title, step.settings) for title, step in steps if step.kind in ("distill", "finetune")]
 
 
-def _without_teacher(step: Step, growth: float) -> Step:
+def _without_teacher(step: Step, growth: Growth) -> Step:
     """The same training on the labels alone: every word that both training steps know stays as it is, but for epochs
     (and the patience, which counts them): over fewer texts there are more of them in as many steps.
     """
     if step.distill is None:
         return step
     words = {word: getattr(step.distill, word) for word in Finetune.model_fields}
-    if growth != 1:
-        words |= {"epochs": growth * words["epochs"], "patience": math.ceil(growth * words["patience"])}
+    if (times := growth(step.distill)) != 1:
+        words |= {"epochs": times * words["epochs"], "patience": math.ceil(times * words["patience"])}
     return Step(finetune=Finetune(**words))

@@ -15,14 +15,18 @@ def gradient_shares(
 ) -> dict[str, float]:
     """Each term's share of the sum of gradient norms, over parameters that are trained, its weight included.
 
-    The graph behind the terms stays for the backward pass that follows. A term without a gradient has none.
+    The graph behind the terms stays for the backward pass that follows. A term without a gradient has none; one that
+    is nothing in this batch, as the loss on labels where none is known, is left out.
     """
-    norms = []
+    norms, sizes = [], []
     for name, value in terms.items():
         found = [None] * len(parameters)
         if value.requires_grad:
             found = torch.autograd.grad(weights[name] * value, parameters, retain_graph=True, allow_unused=True)
         squares = [float(gradient.float().square().sum()) for gradient in found if gradient is not None]
         norms.append(sum(squares) ** 0.5)
-    norms = processes.mean(norms)
-    return {name: norm / (sum(norms) or 1.0) for name, norm in zip(terms, norms, strict=True)}
+        sizes.append(abs(float(value.detach())))
+    both = processes.mean([*norms, *sizes])
+    norms, sizes = both[: len(terms)], both[len(terms) :]
+    whole = sum(norms) or 1.0
+    return {name: norm / whole for name, norm, size in zip(terms, norms, sizes, strict=True) if norm or size}

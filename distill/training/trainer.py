@@ -123,6 +123,11 @@ class Trainer(transformers.Trainer):
         """The objective's loss; its terms are told."""
         signals = self.answer(inputs) if self.answer else None
         loss, terms = model(inputs, signals)
+        if not loss.requires_grad:
+            raise TrainingError(
+                f"{self.record.step}: nothing that is trained changes the loss ({', '.join(terms)}); `freeze` less, or "
+                "imitate what lies behind the frozen parts"
+            )
         self.record.samples += int(inputs["whole"])
         if len(terms) > 1 and self._is_due(_PULLS, _APART):
             objective = self.accelerator.unwrap_model(self.model)
@@ -146,7 +151,9 @@ class Trainer(transformers.Trainer):
         for name, tensor in terms.items():
             value = float(tensor.detach())
             if not math.isfinite(value):
-                theirs = signals is not None and signals.logits is not None and bool(signals.logits.isnan().any())
+                theirs = (
+                    signals is not None and signals.logits is not None and not bool(signals.logits.isfinite().all())
+                )
                 way = "the teacher's own logits are no numbers there" if theirs else "lower learning_rate"
                 raise TrainingError(
                     f"{self.record.step}: the term '{name}' is {value} in step {step}, in the batch of training rows "
@@ -166,7 +173,7 @@ class Trainer(transformers.Trainer):
                 "value": value / self.summed / weights[name],
                 "weight": weights[name],
                 "share": shares[name],
-                **({"gradient": self.pulls[name]} if self.pulls else {}),
+                **({"gradient": self.pulls[name]} if name in self.pulls else {}),
             }
             for name, value in self.sums.items()
         }
@@ -182,6 +189,15 @@ class Trainer(transformers.Trainer):
         self.watch.tell({**told, **flat, **pace})
         self.sums, self.pulls = defaultdict(float), {}
         self.summed = 0
+
+    def _run_epoch(self, *given: Any, **words: Any) -> None:
+        """An epoch; nothing of one in the middle of which the training had ended, when it is gone on with: Trainer
+        looks for the end behind a step.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*given, **words)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The validation score."""
