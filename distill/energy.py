@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.disk import write_text
+from distill.evaluation.ledger import place_of_result
 from distill.recipe import settings
 
 log = logging.getLogger(__name__)
@@ -305,7 +306,8 @@ def _break_even(spent: float, rows: Sequence[Record], answers: Sequence[Record])
     """Requests until what was spent is saved, against the teacher as it is and on the result's engine."""
     told: Record = {"break_even_requests": None, "break_even_same_engine": None}
     place = {(answer["name"], answer["format"]): answer for answer in answers}
-    result = place.get((rows[-1]["name"], rows[-1]["format"])) if rows else None
+    last = rows[place_of_result([row["name"] for row in rows])] if rows else None
+    result = place.get((last["name"], last["format"])) if last else None
     if result is None or not spent:
         return told
     teacher = rows[0]["name"]

@@ -5,6 +5,7 @@ An engine answers a batch with logits. No torch at import, so that a graph can b
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,7 +60,7 @@ class Torch:
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
         device = model.device.type
         self.name = "torch" if device == "cpu" else f"torch-{device}"
-        self.model, self.dtype = model.eval(), dtype
+        self.model, self.dtype, self.writing = model.eval(), dtype, threading.Lock()
 
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
@@ -76,6 +77,10 @@ class Torch:
         """What a decoder or encoder-decoder writes after each text, the ending token included; with `forced` exactly
         so many tokens, whatever would end them. Of the checkpoint's own generation settings its special tokens count.
         """
+        with self.writing:  # what writes takes its settings from the model
+            return self._write(batch, words, forced)
+
+    def _write(self, batch: Batch, words: Generation, forced: int | None) -> list[list[int]]:
         import torch
         from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
@@ -139,6 +144,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry(*EXACT)
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # behind an answer: else it slows what is next
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base of their own

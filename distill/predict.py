@@ -53,6 +53,10 @@ class Predictor:
         """
         if isinstance(texts, str):  # else each of its letters would be asked
             raise DataError("predict: takes a list of texts, not one text")
+        for text in texts:
+            for part in text if isinstance(text, list | tuple) else [text]:
+                if isinstance(part, str) and any("\ud800" <= sign <= "\udfff" for sign in part):
+                    raise DataError(f"predict: {part[:40]!r} is no text in Unicode: it was read in another encoding")
         answers = []
         for start in range(0, len(texts), _AT_ONCE):
             encoded = READERS[self.task.name].asked(texts[start : start + _AT_ONCE], self.cutter)

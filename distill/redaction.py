@@ -104,7 +104,8 @@ def page_without_paths(page: str, told: Any) -> str:
     found |= {place: Path(place).name for place in (str(Path.cwd()), str(Path.home()))}
     for path in sorted((path for path in found if len(path) >= _SHORTEST), key=len, reverse=True):
         for written in {path, html.escape(path), path.replace("/", "\\/")}:
-            page = page.replace(written, found[path] if path != str(Path.home()) else "~")
+            short = found[path] if path != str(Path.home()) else "~"
+            page = re.sub(rf"(?<!\w){re.escape(written)}", lambda _, short=short: short, page)
     return page
 
 
@@ -137,7 +138,7 @@ def _sentence(text: str, note: Callable[[str, str], None], keep: frozenset[str])
     for place, short in ((str(Path.cwd()), "/."), (str(Path.home()), "/~")):
         if len(place) > 1 and place in text:  # such a path may hold spaces, which end every other path
             note(place, _last(short))
-            text = re.sub(rf"{re.escape(place)}(?![\w-])", short, text)
+            text = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", short, text)
 
     def cut(match: re.Match[str]) -> str:
         if match[0] in keep:

@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,27 @@ def test_predict_answers_texts_and_lines_of_standard_input_alike(headed):
         assert told == text
         assert label in {"film", "money", "sport"}
         assert 1 / 3 <= float(value) <= 1
+
+
+def test_predict_reads_lines_of_any_system(headed):
+    texts = ["the goal", "a bank"]
+    windows = "\r\n".join([*texts, ""]).encode("utf-8-sig")
+    assert ask("predict", headed, stdin=windows).stdout == ask("predict", headed, *texts).stdout
+
+
+def test_predict_reads_as_many_texts_as_the_checkpoint(headed, tmp_path):
+    """A tab is part of one text where a row is one; where it is two, one alone is refused."""
+    for texts in (1, 2):
+        folder = shutil.copytree(headed, tmp_path / f"{texts}")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"texts": texts}))
+    one, two, tab = tmp_path / "1", tmp_path / "2", "goal match\tbank price"
+    assert (
+        ask("predict", one, "--json", tab).stdout.split('"answer"')[1]
+        == (ask("predict", headed, "--json", tab.replace("\t", " ")).stdout.split('"answer"')[1])
+    )
+    assert ask("predict", two, tab).stdout == ask("predict", headed, tab).stdout
+    assert "reads two texts, a pair at a time, not 1" in error_of("predict", two, "goal match")
 
 
 def test_predict_answers_one_text_with_the_answer_alone(headed):

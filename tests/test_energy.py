@@ -338,6 +338,16 @@ def test_the_sum_against_numbers_worked_out_by_hand():
     assert json.loads(json.dumps(told)) == told
 
 
+def test_what_breaks_even_is_the_result_and_no_padded_copy_of_it():
+    rows = [
+        ROWS[0],
+        row("1-prune", "transformers", "torch", 10.0),
+        row("1-prune-padded", "transformers", "torch", 19.0),
+    ]
+    found = [energy.summarise([record("teacher", 0.001)], some)["break_even_requests"] for some in (rows, rows[:2])]
+    assert found[0] == found[1] == pytest.approx(3600 / 0.06)
+
+
 def test_what_was_not_all_watched_is_said_and_never_breaks_even():
     told = energy.summarise([record("1-distill", 0.002)], ROWS, unwatched=["teacher"])
     assert "Not all of teacher was watched" in told["how"]

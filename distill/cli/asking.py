@@ -63,12 +63,12 @@ def predict(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
     with talking(quiet=True):
         predictor = Predictor(folder)
         try:
-            given = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+            given = list(texts) or _lines(sys.stdin.buffer.read().decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise DataError(f"predict: standard input is not UTF-8 text ({error.reason})") from None
         if not given or not all(text.strip() for text in given):
             raise DataError("predict: an empty text; give texts behind the folder, or lines on standard input")
-        pairs = predictor.task.pairs
+        pairs = predictor.task.pairs and predictor.cutter.texts != 1
         answers = predictor.predict([tuple(text.split("\t", 1)) if pairs and "\t" in text else text for text in given])
     for text, answer in zip(given, answers, strict=True):
         if as_json:
@@ -76,6 +76,12 @@ def predict(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
         else:
             told = predictor.task.told(answer)
             click.echo(told if len(given) == 1 else f"{told}\t{text}")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a file of any system."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _title(folder: Path, folders: tuple[Path, ...]) -> str:

@@ -192,8 +192,6 @@ def _train(
         objective, rows or checkpoint.encode(data, "train"), words, validate=validate,
         answer=source.signals if source else None, lower=lower, seed=_seed(data, turn), watch=watch,
     )  # fmt: skip
-    if data.max_length is not None:  # whoever loads the checkpoint cuts texts as its training did
-        checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
     settle(checkpoint, data)
     if best is None or words.simulate is not None:
         return checkpoint, None
@@ -208,8 +206,13 @@ def _seed(data: Splits, turn: int) -> int:
 
 def settle(checkpoint: Checkpoint, data: Splits) -> None:
     """What answers hang on beside the weights, kept in the config: the probability from which one of many labels, or no
-    answer, counts as given, chosen on validation; and what windows of a long text share.
+    answer, counts as given, chosen on validation; what windows of a long text share; whether a text is one or two; and
+    to how many tokens it is cut.
     """
+    if data.max_length is not None:  # whoever loads the checkpoint cuts texts as they are here
+        checkpoint.tokenizer.model_max_length = min(data.max_length, checkpoint.tokenizer.model_max_length)
+    if data.task.pairs:
+        checkpoint.model.config.texts = len(data.train.texts[0])
     data.task.settle(checkpoint.model)
     if data.task.windows:
         checkpoint.model.config.window_stride = data.words.stride

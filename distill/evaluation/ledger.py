@@ -110,8 +110,10 @@ class Ledger:
         return row.bytes / self.teacher.bytes
 
     def against_eager(self, row: Row, place: int = 0) -> float | None:
-        """Median latency over the teacher's in eager torch; `place` is that of the batch in the timing settings."""
-        return _ratio(row, self.teacher, place)
+        """Median latency over the teacher's in eager torch, None where it was not timed there; `place` is that of the
+        batch in the timing settings.
+        """
+        return _ratio(row, self.teacher, place) if self.teacher.format == "transformers" else None
 
     def against_same_engine(self, row: Row, place: int = 0) -> float | None:
         """Median latency over the teacher's on the same engine in fp32; None when the teacher was not timed on it."""

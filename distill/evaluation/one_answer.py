@@ -29,7 +29,7 @@ def answer_with_torch(folder: Path) -> None:
         model = load(folder).model
     else:
         (kind,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
-        model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True).eval()
+        model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True, dtype="float32").eval()
     given, end = torch.ones(BATCH, tokens_for(folder), dtype=torch.int64), model.config.eos_token_id
     if model.config.is_encoder_decoder and isinstance(end, int):  # its classifiers answer where a text ends
         given = given.where(given != end, 0)

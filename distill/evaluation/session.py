@@ -90,6 +90,7 @@ def subjects_in(name: str, folder: Path, data: Splits | None = None) -> list[Sub
     from distill.checkpoint.tokenizers import load_tokenizer
 
     config = checkpoints.read_config(folder)
+    checkpoints.inspect(folder)
     if data is not None:
         _require_labels(folder, config, data)
     found: list[Subject] = []
@@ -263,12 +264,20 @@ def evaluate(
 
 
 def _count(graph: Path) -> int:
+    """Weights of a graph, whatever blocks they are stored in; whole numbers are sizes and places."""
     import onnx
 
-    weights = [held for file in files_of(graph) for held in onnx.load(file, load_external_data=False).graph.initializer]
-    aside = ("_scale", "_zero_point", ".scale", ".scales", ".zero_point", ".zero_points")
-    return sum(
-        math.prod(weight.dims) * (2 if weight.name.endswith(".int4") else 1)  # two in a byte
-        for weight in weights
-        if weight.dims and not weight.name.endswith(aside)
-    )
+    aside, found = ("_scale", "_zero_point", ".scale", ".scales", ".zero_point", ".zero_points"), 0
+    for file in files_of(graph):
+        model = onnx.load(file, load_external_data=False).graph
+        blocks = {
+            node.input[1]: math.prod(one.i for one in node.attribute if one.name in ("K", "N"))
+            for node in model.node
+            if node.op_type == "MatMulNBits"
+        }
+        for held in model.initializer:
+            if not held.dims or held.name.endswith(aside) or held.data_type == onnx.TensorProto.INT64:
+                continue
+            two = 2 if held.name.endswith(".int4") else 1  # in a byte
+            found += blocks.get(held.name, math.prod(held.dims) * two)
+    return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from pydantic import ValidationError
 
 from distill import safety
 from distill.errors import CheckpointError
@@ -164,7 +165,11 @@ def words_of(folder: Path) -> settings.Generation | None:
         "length_penalty": told.get("length_penalty"),
         "early_stopping": told.get("early_stopping") is True or None,
     }
-    return settings.Generation(**{word: value for word, value in said.items() if value is not None})
+    try:
+        return settings.Generation(**{word: value for word, value in said.items() if value is not None})
+    except ValidationError as error:
+        word, why = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+        raise CheckpointError(f"{folder}/generation_config.json: {word}: {why}, not {said[word]!r:.40}") from None
 
 
 def _ids(told: int | list[int] | None) -> tuple[int, ...]:

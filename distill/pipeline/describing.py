@@ -89,6 +89,21 @@ def describe_teacher(plan: Plan, solo: Sequence[Quality] = ()) -> dict[str, Any]
     }
 
 
+def describe_student(plan: Plan) -> dict[str, Any] | None:
+    """What a student with a checkpoint of its own started from, for the report."""
+    words, folder = plan.recipe.student, plan.student_folder
+    if folder is None:
+        return None
+    return {
+        "name": plan.student_hub_id or Path(words.checkpoint).name,
+        "licence": checkpoints.licence_of(folder),
+        "source": f"https://huggingface.co/{plan.student_hub_id}" if plan.student_hub_id else None,
+        "hub_id": plan.student_hub_id,
+        "revision": words.revision,
+        "sha256": checkpoints.fingerprint(folder),
+    }
+
+
 def _describe_teacher(teacher: FoundTeacher) -> dict[str, Any]:
     words, card = teacher.words, teacher.card
     hub, hub_id = card.hub if card else None, teacher.hub_id

@@ -22,6 +22,7 @@ from distill.pipeline.describing import (
     describe_data,
     describe_energy,
     describe_step,
+    describe_student,
     describe_teacher,
     save_predictions,
 )
@@ -273,4 +274,5 @@ def _measure(going: Underway, name: str, parity: dict[str, Any] | None, arms: li
         [describe_step(title, piece) for title, piece in (going.pieces | going.aside).items()],
         describe_energy(plan.recipe, trained, ledger, going.bench.meter),
         describe_arms(going, arms, labels),
+        describe_student(plan),
     )

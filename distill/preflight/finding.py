@@ -111,6 +111,7 @@ def find_student(plan: Plan, fetch: bool) -> None:
     if choice.checkpoint is None:
         return
     try:
+        plan.student_hub_id = choice.checkpoint if _on_hub(_near(choice.checkpoint, plan)) else None
         plan.student_folder = _locate(choice.checkpoint, choice.revision, plan, fetch)
     except CheckpointError as error:
         plan.problems.append(f"student: {error}")

@@ -54,6 +54,7 @@ class Plan:
     beside: Path | None = None
     teachers: list[FoundTeacher] = field(default_factory=list)
     student_folder: Path | None = None
+    student_hub_id: str | None = None
     masked_lm_folder: Path | None = None
     data: Splits | None = None
     problems: list[str] = field(default_factory=list)

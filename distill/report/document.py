@@ -54,6 +54,7 @@ class Report:
     steps: list[dict[str, Any]] = field(default_factory=list)
     energy: dict[str, Any] | None = None
     controls: dict[str, Any] | None = None
+    student: dict[str, Any] | None = None
 
     @property
     def expectations(self) -> list[Expectation]:
@@ -78,6 +79,7 @@ class Report:
             "smoke": not self.judged,
             "data": self.data,
             "teacher": self.teacher,
+            **({"student": self.student} if self.student else {}),
             "rows": [row.as_dict() for row in self.ledger.rows],
             **({"ensemble": self.ledger.ensemble.as_dict()} if self.ledger.ensemble else {}),
             "training": self.training,

@@ -62,7 +62,8 @@ def sureness(row: Row, teacher: Row, whose: str = "the teacher’s") -> str:
     """The scores behind the headline, with the interval and the paired test."""
     told = (
         f"{row.metric.replace('_', ' ').capitalize()} {row.score:.4f} (95 % interval {row.interval[0]:.3f} to "
-        f"{row.interval[1]:.3f}), {whose} {teacher.score:.4f}, on the same {row.n} test examples."
+        f"{row.interval[1]:.3f}) on {row.n} test examples, {whose} {teacher.score:.4f} on "
+        f"{'the same' if row.n == teacher.n else teacher.n}."
     )
     if row.p_value is None:
         return told

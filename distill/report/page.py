@@ -18,14 +18,15 @@ def page(report: dict[str, Any]) -> str:
 
     Everything in it is escaped; equal reports give equal bytes.
     """
-    ledger = Ledger.told(report)
+    ledger, data = Ledger.told(report), report["data"]
+    task = restored(data["problem"], data["labels"], ledger.teacher.metric)
     body = join([
         _head(report, ledger),
         _expectations(report),
         section("Ledger", ledger_tables(ledger), markup.bullets(reading_help(ledger))),
         controls.shown(report.get("controls")),
         _trade(ledger),
-        mistakes.by_class(ledger, restored(report["data"]["problem"], report["data"]["labels"]).each),
+        mistakes.by_class(ledger, task.each),
         mistakes.confusion(ledger, report["data"]["labels"]),
         mistakes.calibration(ledger),
         work.training(report["training"], ledger.teacher.metric),

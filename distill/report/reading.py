@@ -23,9 +23,10 @@ def reading_help(ledger: Ledger) -> list[str]:
         )
     if teacher.latency:
         timed, first = teacher.latency[0], "the first teacher" if ledger.ensemble else "the teacher"
+        eager = " in eager torch (as users run it) and" if teacher.format == "transformers" else ""
         lines.append(
             f"ms: median of {timed.rounds} interleaved answers, {timed.tokens} tokens, {timed.threads} thread(s), "
-            f"tokenizer excluded; against {first} in eager torch (as users run it) and on the same engine in fp32"
+            f"tokenizer excluded; against {first}{eager} on the same engine in fp32"
         )
     if any(row.scored_at_batch for row in ledger.rows):
         lines.append("fewer bits are scored at batch 1 and at batch 32, and the worse score counts")

@@ -148,7 +148,8 @@ def _copy_extras(run: Path, target: Path, report: Mapping[str, Any]) -> None:
             _copy(predictions, target / predictions.name)
     if page.exists():
         text = page_without_paths(_plain(page).read_text(encoding="utf-8"), report)
-        if any(place in text for place in (str(run.resolve()), f"{Path.home()}/")):
+        places = [str(run.resolve()), *([f"{Path.home()}/"] if len(str(Path.home())) > 1 else [])]
+        if any(place in text for place in places):
             log.warning("report.html names a path of this machine and is not shipped")
         else:
             (target / page.name).write_text(text, encoding="utf-8")

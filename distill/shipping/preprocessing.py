@@ -11,7 +11,7 @@ from distill.checkpoint import marian
 from distill.data.encoding import NO_LIMIT, UNLIMITED
 from distill.data.readers import WRITTEN, Cutter
 from distill.data.windows import shared_tokens
-from distill.engines import files_of
+from distill.engines import files_of, open_session
 from distill.errors import CheckpointError
 from distill.safety import check_size, read_json
 from distill.tasks import kind_of
@@ -20,6 +20,7 @@ _VOCABULARIES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
     "sentencepiece.bpe.model", "target_tokenizer.json", "chat_template.jinja",
 )  # fmt: skip
+_DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 _OF_ONE_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "max_length")
 
 
@@ -87,8 +88,8 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     prefix = str(config.get("prefix") or "") if kind.generates else ""
     says = generation.read_config(folder).get("max_new_tokens") is not None
     written = generation.words_of(folder).max_new_tokens if says else WRITTEN
-    stride, mask = config.get("window_stride"), mask_token(words)
-    return Cutter(tokenizer, pad, typed(words), longest(config, words), stride, prefix, written, mask)
+    stride, mask, texts = config.get("window_stride"), mask_token(words), config.get("texts")
+    return Cutter(tokenizer, pad, typed(words), longest(config, words), stride, prefix, written, mask, texts)
 
 
 def frame_of(tokenizer: Any) -> tuple[int, int]:
@@ -162,9 +163,9 @@ def contract_of(folder: Path, config: dict[str, Any], graph: Path | None, texts:
 
 
 def _inputs(graph: Path) -> dict[str, Any]:
-    import onnxruntime
-
-    first = files_of(graph)[0]  # an encoder-decoder's encoder reads the text
-    session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()
-    return {one.name: {"dtype": one.type[7:-1], "shape": ["batch", "tokens"][: len(one.shape)]} for one in given}
+    found = {}
+    for one in open_session(files_of(graph)[0]).get_inputs():  # an encoder-decoder's encoder reads the text
+        names = ["batch", "tokens"] if len(one.shape) == 2 else ["batch", "heads", "past", "width"]
+        shape = [size if isinstance(size, int) else name for size, name in zip(one.shape, names, strict=True)]
+        found[one.name] = {"dtype": _DTYPES.get(one.type, one.type), "shape": shape}
+    return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill import anatomy
 from distill import checkpoint as checkpoints
 from distill.errors import DistillError
 from distill.recipe import settings
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from distill.evaluation import Row
 
 log = logging.getLogger(__name__)
-_LARGEST_BATCH = 4096  # tokens times batch that a report may ask this machine to time
+_LARGEST_BATCH = 1 << 18  # tokens times batch that a report may ask this machine to time
 _IDS = 512
 
 
@@ -137,7 +138,9 @@ def check_latency(
     timed = rows[0].latency
     if not wanted:
         return []
-    if problem := _unreasonable(timed, manifest.preprocessing.max_length):
+    configs = (checkpoints.read_config(subject.folder) for subject in opened.subjects.values())
+    positions = (anatomy.size(config, "positions") or 0 for config in configs)
+    if problem := _unreasonable(timed, max([manifest.preprocessing.max_length, *positions])):
         return [Finding(claim.name, "FAILS", f"{claim.value:.3g}", why=problem) for claim in wanted]
     timing = settings.Timing(
         batch=[spent.batch for spent in timed], tokens=timed[0].tokens, threads=timed[0].threads, rounds=rounds,
@@ -176,7 +179,7 @@ def _unreasonable(timed: Sequence[Any], longest: int) -> str | None:
         written = 1 if spent.new_tokens is None else spent.new_tokens
         if not isinstance(written, int) or not 1 <= written <= max(longest, _IDS):
             return "report.json tells texts of a length that isn't written here"
-        if spent.tokens > longest or spent.batch * spent.tokens > _LARGEST_BATCH * max(32, longest):
+        if spent.tokens > longest or spent.batch * spent.tokens > _LARGEST_BATCH:
             return f"report.json tells batches of {spent.batch} by {spent.tokens} tokens, which can't be asked here"
     return (
         None

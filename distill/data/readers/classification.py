@@ -100,7 +100,14 @@ class ClassificationReader:
         return encode(rows, tokenizer, longest, title)
 
     def asked(self, texts: Sequence[Any], cutter: Cutter) -> Encoded:
-        """Texts, or pairs of them."""
+        """Texts, or pairs of them. Raises DataError for anything else, and for one where two are read."""
+        for given in texts:
+            parts = (given,) if isinstance(given, str) else given
+            if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+                raise DataError(f"predict: takes a text, or a pair of texts; not {given!r:.60}")
+            if len(parts) not in ((1, 2) if cutter.texts is None else (cutter.texts,)):
+                what = {1: "one text", 2: "two texts, a pair"}.get(cutter.texts, "a text, or a pair of texts")
+                raise DataError(f"predict: this checkpoint reads {what} at a time, not {len(parts)}: {given!r:.60}")
         sheet = Sheet(cutter.pad)
         for encoding in cutter.tokenizer.encode_batch(list(texts)):
             sheet.add(encoding)

@@ -27,7 +27,7 @@ class Cutter:
 
     `longest` is how many tokens the model reads at once, `stride` how many of them windows share,
     `prefix` what stands before each text, `written` how many tokens are written behind one, `mask` what stands for a
-    word to be filled in, where that is told.
+    word to be filled in, where that is told; `texts` how many texts a row of a classifier has, where that is.
     """
 
     tokenizer: Tokenizer
@@ -38,6 +38,7 @@ class Cutter:
     prefix: str = ""
     written: int = WRITTEN
     mask: str | None = None
+    texts: int | None = None
 
 
 class Reader(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distill.recipe.settings import Recipe
 from distill.shipping import claims
 from distill.shipping.model_card.formats import fewest_bits
-from distill.shipping.model_card.origin import base_model, licence_of
+from distill.shipping.model_card.origin import derived_from, licence_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -39,11 +39,11 @@ def front_matter(title: str, recipe: Recipe, report: Mapping[str, Any], facts: M
     data = ModelCardData(
         license=known or ("other" if named else None),
         license_name=None if known or not named else re.sub(r"[^a-z0-9.-]+", "-", named.lower()).strip("-"),
-        base_model=base_model(report),
+        base_model=derived_from(report),
         datasets=[source.hub for source in recipe.data.sources if source.hub] or None,
         library_name="transformers" if "transformers" in facts["formats"] else "onnx",
         pipeline_tag=_HUB_TASKS.get(recipe.task, recipe.task),
-        tags=["distill-toolkit", "knowledge-distillation", *_graph_tags(facts)],
+        tags=["distill-toolkit", *_how(recipe), *_graph_tags(facts)],
         model_name=title,
         eval_results=model_index(report, facts["formats"]),
     )
@@ -73,6 +73,10 @@ def model_index(report: Mapping[str, Any], formats: Sequence[str]) -> list[EvalR
             if value is not None
         ]  # fmt: skip
     return found
+
+
+def _how(recipe: Recipe) -> list[str]:
+    return ["knowledge-distillation"] if any(step.distill is not None for step in recipe.steps) else []
 
 
 def _graph_tags(facts: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,10 @@ def limits(report: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         )
         lines.append(_unanswered(facts["threshold"]))
     if facts["problem"].endswith("language_modelling"):
+        if report["recipe"]["data"].get("packed") is not False:
+            lines[2] = (
+                f"* It was measured on texts end to end, in blocks; it reads {rule['max_length']} tokens at once."
+            )
         lines[1] = (
             "* Perplexities compare models of the same tokenizer on the same text; bits_per_byte compares any. What it "
             "says is likely, not true."

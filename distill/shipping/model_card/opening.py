@@ -29,11 +29,12 @@ def first_words(report: Mapping[str, Any], facts: Mapping[str, Any], shipped: Ma
     forms = {"transformers": "safetensors for transformers", "onnx-fp32": "an fp32 graph"}
     forms |= {form: f"an {form.removeprefix('onnx-')} graph" for form in ROUNDED}
     rows_told = ", ".join(f"*{row.title}*" for row in shipped.values())
+    how = "distilled" if any("distill" in step for step in report["recipe"]["steps"]) else "made"
     held = "The first row is the teacher it is held against"
     if report.get("ensemble"):
         held = "The first row is the ensemble, the second its first teacher"
     return (
-        f"A compact {_KINDS[report['recipe']['task']]}, distilled from {teacher_link(report)}{finetuned}. "
+        f"A compact {_KINDS[report['recipe']['task']]}, {how} from {teacher_link(report)}{finetuned}. "
         f"It {_gives(facts)}.\n\n"
         f"It comes as {listed([forms[form] for form in shipped])}; in the table below: {rows_told}. "
         f"{held}."

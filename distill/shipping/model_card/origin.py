@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.data.overlap import LARGE
 from distill.recipe.settings import Recipe
 
 NOT_STATED = "not stated: ask before you publish"
@@ -16,9 +17,10 @@ def data_used(report: Mapping[str, Any]) -> str:
     """The section Data."""
     data = report["data"]
     rows = data["rows"]
+    alike = "near-duplicates" if sum(rows.values()) <= LARGE else "equal texts"
     lines = [
         f"* {data.get('name') or 'not named'}: {rows['train']} training, {rows['validation']} validation and "
-        f"{rows['test']} test rows; near-duplicates never straddle two of them",
+        f"{rows['test']} test rows; {alike} never straddle two of them",
         f"* licence: {data.get('licence') or NOT_STATED}",
     ]
     lines += [f"* {one['rows']} more rows ({one['origin']}), labelled by the teacher" for one in data.get("extra", [])]
@@ -33,18 +35,51 @@ def licences(recipe: Recipe, report: Mapping[str, Any]) -> str:
         f"* {'a' if several else 'the'} teacher, {teacher_link({'teacher': one})}: {one.get('licence') or NOT_STATED}"
         for one in several or [told]
     ]
-    derived = "weights may be derived from the first teacher's" if several else "weights are derived from the teacher's"
+    own = report.get("student")
+    mine = (
+        [f"* what the student started from, {teacher_link({'teacher': own})}: {own.get('licence') or NOT_STATED}"]
+        if own
+        else []
+    )
     lines = [
         f"* what is shipped here: {licence_of(recipe, report) or NOT_STATED}",
         *theirs,
-        f"* {derived} and were trained on the data above; {'all' if several else 'both'} licences concern you",
+        *mine,
+        f"* {_derived(recipe, several=bool(several))}; {'all' if several or own else 'both'} licences concern you",
     ]
     return "\n".join(lines)
 
 
+def _derived(recipe: Recipe, *, several: bool) -> str:
+    """Whence the weights are."""
+    if recipe.student.checkpoint is not None:
+        told = "weights are derived from those that the student started from"
+    elif recipe.student.config is not None:
+        told = "weights were random at first"
+    else:
+        told = f"weights {'may be' if several else 'are'} derived from the {'first ' * several}teacher's"
+    return f"{told}, and were trained on the data above" if is_trained(recipe) else told
+
+
+def is_trained(recipe: Recipe) -> bool:
+    """Whether anything that ships has learned from the recipe's data."""
+    steps = any(step.distill is not None or step.finetune is not None for step in recipe.steps)
+    return steps or (recipe.student.layers is not None and any(one.finetune for one in recipe.teacher.members))
+
+
 def licence_of(recipe: Recipe, report: Mapping[str, Any]) -> str | None:
-    """What is shipped has the recipe's licence, or the teacher's own; None when neither is known."""
-    return (recipe.ship.licence if recipe.ship else None) or report.get("teacher", {}).get("licence")
+    """What is shipped has the recipe's licence, else that of what its weights are derived from, where it is the
+    teacher's as well; None when that is not known.
+    """
+    said = recipe.ship.licence if recipe.ship else None
+    theirs, own = report.get("teacher", {}).get("licence"), report.get("student")
+    return said or (theirs if own is None or own.get("licence") == theirs else None)
+
+
+def derived_from(report: Mapping[str, Any]) -> str | None:
+    """The Hub id of what the weights are derived from, where it has one: the teacher's, or the student's own start."""
+    own = report.get("student")
+    return own.get("hub_id") if own else base_model(report)
 
 
 def base_model(report: Mapping[str, Any]) -> str | None:
