@@ -303,7 +303,7 @@ def test_training_checkpoints_that_were_moved_count(tmp_path):
     assert not (there / "checkpoint-6").exists(), "its best epoch is gone"
 
 
-@pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "added_tokens.json"])
+@pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "added_tokens.json", "target_tokenizer.json"])
 def test_another_vocabulary_is_another_checkpoint(tmp_path, name):
     from distill.checkpoint import fingerprint
 

@@ -18,7 +18,9 @@ _WITHOUT_DEFAULTS = (  # classes of tokenizers that have neither a pad nor a mas
     "LlamaTokenizerFast",
 )  # fmt: skip
 _LARGEST_CARD = 1 << 20  # bytes of a model card
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "target_tokenizer.json",
+)  # fmt: skip
 _TOKENIZER_PARTS = (
     "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "tokenizer.model", "spm.model", "source.spm",
     "target.spm", "added_tokens.json",
