@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from distill.disk import write_text
-from distill.evaluation.ledger import place_of_result
 from distill.recipe import settings
 
 log = logging.getLogger(__name__)
@@ -256,15 +255,17 @@ def _append(path: Path, row: Record, with_country: bool) -> None:
 
 
 def summarise(
-    records: Sequence[Record], rows: Sequence[Record], *, power: Record | None = None, unwatched: Sequence[str] = ()
-) -> Record | None:
+    records: Sequence[Record], rows: Sequence[Record], *, power: Record | None = None, unwatched: Sequence[str] = (),
+    result: Record | None = None,
+) -> Record | None:  # fmt: skip
     """The `energy` of report.json from training records and the ledger's rows (as dicts); None when there is nothing.
 
     `power` is `Meter.power()`: watts of a busy CPU where the rows were timed; without it that of the last record.
     Joules of answers are CPU-seconds times those watts: the processor's alone, at batch 1, tokenizer excluded. Rows
     that were not timed at batch 1, or ran on an accelerator, have none. `break_even_requests` is how many requests pay
-    for every training (the teacher's fine-tuning included) by what the last row saves against the first, None when it
-    saves nothing; `break_even_same_engine` is the same against the teacher on the last row's engine.
+    for every training (the teacher's fine-tuning included) by what the `result` (the last row when not said) saves
+    against the first, None when it saves nothing; `break_even_same_engine` is the same against the teacher on the
+    result's engine.
     """
     told = [record for record in records if record.get("watts_per_cpu") is not None]
     power = power or (told[-1] if told else None)
@@ -285,7 +286,7 @@ def summarise(
         ],
         "watts_per_cpu": watts,
         "per_1000_requests": [{key: answer[key] for key in answer if key != "engine"} for answer in answers],
-        **_break_even(0.0 if unwatched else spent, rows, answers),
+        **_break_even(0.0 if unwatched else spent, rows, result, answers),
         "country": ", ".join(countries) or None,
     }
 
@@ -302,11 +303,11 @@ def _answering(row: Record, power: Record | None) -> Record | None:
     }  # fmt: skip
 
 
-def _break_even(spent: float, rows: Sequence[Record], answers: Sequence[Record]) -> Record:
+def _break_even(spent: float, rows: Sequence[Record], result: Record | None, answers: Sequence[Record]) -> Record:
     """Requests until what was spent is saved, against the teacher as it is and on the result's engine."""
     told: Record = {"break_even_requests": None, "break_even_same_engine": None}
     place = {(answer["name"], answer["format"]): answer for answer in answers}
-    last = rows[place_of_result([row["name"] for row in rows])] if rows else None
+    last = result or (rows[-1] if rows else None)
     result = place.get((last["name"], last["format"])) if last else None
     if result is None or not spent:
         return told

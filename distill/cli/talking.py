@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.errors import RecipeError
-
 if TYPE_CHECKING:
     from distill.evaluation import Ledger
     from distill.recipe import Recipe
@@ -39,11 +37,12 @@ def read(name: str, overrides: tuple[str, ...]) -> tuple[Path, Recipe]:
 @contextlib.contextmanager
 def locating(path: Path, overrides: tuple[str, ...]) -> Iterator[None]:
     """What turns out to be wrong with a recipe is told with the line of the setting that it is about."""
+    from distill.errors import RecipeError
+    from distill.recipe import locate
+
     try:
         yield
     except RecipeError as error:
-        from distill.recipe import locate
-
         raise RecipeError(locate(error.problems, path, overrides)) from error
 
 

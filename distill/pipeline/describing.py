@@ -143,7 +143,7 @@ def describe_energy(
     records = [{**record, "step": title} for title, piece in trained.items() for record in piece.told["energy"]]
     unwatched = [title for title, piece in trained.items() if _is_unwatched(piece)]
     rows = [row.as_dict() for row in ledger.rows]
-    return summarise(records, rows, power=meter.power(), unwatched=unwatched)
+    return summarise(records, rows, power=meter.power(), unwatched=unwatched, result=ledger.last.as_dict())
 
 
 def _is_unwatched(piece: Piece) -> bool:
