@@ -24,6 +24,7 @@ from distill.tasks import Task
 log = logging.getLogger(__name__)
 _PARITY = "parity.json"
 _PARITY_ROWS = 256
+_NAMED = 8  # products that the log names
 _PARITY_TOKENS, _PARITY_LEAST = 8192, 8  # at most, and rows all the same, where each token is an answer by itself
 _WRITTEN_ROWS = 16  # texts that are written, which takes a step a token
 
@@ -74,7 +75,8 @@ def _choose(checkpoint: Checkpoint, words: settings.Quantize, data: Splits, fp32
     )
     if choice.kept:
         up = [f"{name} ({choice.plan.products[name]})" for name in choice.kept]
-        log.info("%d of %d products stay in more bits: %s", len(up), len(plan.products), ", ".join(up))
+        more = f", and {len(up) - _NAMED} more (parity.json names them)" if len(up) > _NAMED else ""
+        log.info("%d of %d products stay in more bits: %s%s", len(up), len(plan.products), ", ".join(up[:_NAMED]), more)
     if choice.changed > words.changed:
         log.warning(
             "on validation texts %s %s, more than the %g %% of quantize.changed; training with `simulate: int8` helps",
