@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distill import card, checkpoint, gguf, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded
+from distill.data.encoding import padding_of
 from distill.disk import write_text
 from distill.errors import CheckpointError, MachineError
 from distill.labelling import Pass, labeller
@@ -78,13 +79,13 @@ class Live:
         """A student's batch with this model's own padding: its embeddings may lack the student's, and a decoder's
         classifier looks for it.
         """
-        tokenizer = self.teacher.tokenizer
-        pad = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
         there = {"input_ids": batch["attention_mask"] != 0}
         if "decoder_input_ids" in batch:  # behind the start each is the label before
             before = nn.functional.pad(batch["labels"][:, :-1], (1, 0))
             there["decoder_input_ids"] = before != NO_TARGET
-        return batch | {name: batch[name].masked_fill(~real, pad) for name, real in there.items()}
+        return batch | {
+            name: batch[name].masked_fill(~real, padding_of(self.teacher.tokenizer)) for name, real in there.items()
+        }
 
     @torch.no_grad()
     def signals(self, batch: dict[str, Tensor]) -> Signals:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from distill import library
 from distill.card import Card, load_card
 from distill.errors import RecipeError
-from distill.recipe import Bound, Recipe, Settings, load, locate, to_yaml
+from distill.recipe import Bound, Recipe, Settings, load, to_yaml
 
 RECIPE = """\
 task: text-classification
@@ -491,25 +491,3 @@ def test_a_card_of_an_encoder_decoder_says_both_sides():
 def test_every_setting_is_described(kind):
     if kind is not Bound:
         assert not [name for name, field in kind.model_fields.items() if not field.description]
-
-
-# ------------------------------------------------------------------------------------------ found later
-
-
-@pytest.mark.parametrize(
-    ("problem", "place"),
-    [
-        ("data.max_length: 900 tokens", "my.yaml:4: "),
-        ("student.layers asks for 8 layers", "my.yaml:3: "),
-        ("steps.0.distill.imitate.logits: no", "my.yaml:6: "),
-        ("steps.0.distill.patience, ship.formats: no", "my.yaml:6: "),
-        ("generation.max_new_tokens: 128 tokens", "my.yaml: "),  # nothing of it stands in the file
-        ("seed: no", "--set "),
-        ("student and teacher differ", ""),
-        ("--output my run: no", ""),
-    ],
-)
-def test_what_is_found_later_is_told_with_the_line_of_its_setting(read, tmp_path, problem, place):
-    read(RECIPE)
-    (found,) = locate([problem], tmp_path / "my.yaml", ["seed=1"])
-    assert found == (f"{tmp_path}/" if place.startswith("my") else "") + place + problem

@@ -169,6 +169,12 @@ class Encoded:
         )
 
 
+def padding_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What pads a row of ids. It is masked, so where a tokenizer has no token for it any will do that it has."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(number for number in known if number is not None)
+
+
 def cut_alike(one: Encoded, other: Encoded) -> bool:
     """Whether two splits hold the same tokens, row by row, whatever their numbers; those to write aside."""
     if one is other or (arrays.equal(one.ids, other.ids) and arrays.equal(one.offsets, other.offsets)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.bars import bar
 from distill.data import arrays
-from distill.data.encoding import LACKING, Encoded, cut
+from distill.data.encoding import LACKING, Encoded, cut, padding_of
 from distill.data.rows import Rows
 from distill.errors import CheckpointError, DataError
 
@@ -65,8 +65,7 @@ def encode_texts(
     if longest <= frame.tokens:
         raise DataError(f"data.max_length: {longest} tokens leave no room for text between {frame.tokens} special ones")
     found = (_packed if packed else _each)(rows, tokenizer, longest, frame, title)
-    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # padding is masked, so any id will do
-    pad = next(number for number in pads if number is not None)
+    pad = padding_of(tokenizer)
     labels = arrays.zeros(len(found.offsets) - 1, np.int8)  # what is right is in the ids
     typed = "token_type_ids" in tokenizer.model_input_names
     types = np.broadcast_to(np.int32(0), found.ids.shape) if typed else None
