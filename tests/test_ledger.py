@@ -163,6 +163,19 @@ def test_a_row_is_read_back_from_report_json(report):
         assert Row.from_dict(json.loads(json.dumps(row.as_dict()))) == row
 
 
+def test_report_md_tells_how_long_this_run_took_and_what_was_made_before(report, tmp_path):
+    report.steps = [
+        {"name": "1-distill", "kind": "distill", "seconds": 2289.4, "reused": True, "machine": None},
+        {"name": "2-quantize", "kind": "quantize", "seconds": 9, "reused": False, "machine": None},
+    ]
+    report.training[0]["samples_per_second"] = 0.23
+    report.write(tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert "* this run took: evaluation 1.2 s" in lines
+    assert "* from the store, made before: 1-distill 38 min 09 s" in lines
+    assert any(line.startswith("| 1-distill | 2 |") and line.endswith("| 0.230 | float32 |") for line in lines)
+
+
 def test_report_md_tells_both_baselines_what_was_missed_and_the_notes(report, tmp_path):
     report.write(tmp_path)
     found = (tmp_path / "report.md").read_text()

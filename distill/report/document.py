@@ -13,6 +13,7 @@ from distill.evaluation.ledger import Ledger
 from distill.recipe.reading import to_yaml
 from distill.recipe.settings import Bound, Expect, Recipe
 from distill.report import controls as arms
+from distill.report.figures import duration, three_digits
 from distill.report.machine import machine, versions
 from distill.report.reading import reading_help
 
@@ -126,6 +127,12 @@ class Report:
         ]
         return sections
 
+    def _took(self) -> list[str]:
+        """How long the run took, and what it took from the store, with the time that had once been spent on it."""
+        lines = ["this run took: " + ", ".join(f"{name} {duration(value)}" for name, value in self.seconds.items())]
+        reused = [f"{step['name']} {duration(step['seconds'])}" for step in self.steps if step["reused"]]
+        return lines + ([f"from the store, made before: {', '.join(reused)}"] if reused else [])
+
     def write(self, folder: Path) -> None:
         """Writes report.json, report.md and report.html into a run folder."""
         from distill.report.page import page
@@ -162,7 +169,7 @@ def _training_table(logs: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {log['step']} | {log['best_epoch']:g} | {scores} | {last['loss']:.3g} | {terms} "
-            f"| {log['samples_per_second']:.0f} | {log['dtype']} |"
+            f"| {three_digits(log['samples_per_second'])} | {log['dtype']} |"
         )
     return "\n".join([*lines, *(line for log in logs for line in _layer_maps(log))])
 

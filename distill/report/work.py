@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.report import headline, markup, plots
+from distill.report.figures import duration, three_digits
 from distill.report.markup import Html, chip, join, section, tag
 
 _ESTIMATED, _MEASURED = chip("estimated", "warn"), chip("measured", "good")
@@ -17,7 +18,7 @@ def training(logs: Sequence[dict[str, Any]], metric: str) -> Html:
     figures = []
     for log in logs:
         drawn = plots.curves(log, metric)
-        pace = f"{log['samples_per_second']:.0f} texts/s in {log['dtype']}, {duration(log['seconds'])}"
+        pace = f"{three_digits(log['samples_per_second'])} texts/s in {log['dtype']}, {duration(log['seconds'])}"
         pace += _teacher(log) + _kept(log)
         shown = join([_epochs(log, metric), _last_record(log), _layer_maps(log)])
         if drawn:
@@ -138,8 +139,8 @@ def _of_training(told: dict[str, Any]) -> Html:
         sums = sum(row["seconds"] for row in rows), sum(row["kwh"] for row in rows), sum(co2) if co2 else None
         lines.append(("together", *sums, _ESTIMATED if any(kinds) else ""))  # a sum with an estimate in it is one
     body = [
-        [name, duration(seconds), join([_figure(1000 * kwh), kind], " "),
-         *([_figure(None if co2 is None else 1000 * co2)] if with_co2 else [])]
+        [name, duration(seconds), join([three_digits(1000 * kwh), kind], " "),
+         *([three_digits(None if co2 is None else 1000 * co2)] if with_co2 else [])]
         for name, seconds, kwh, co2, kind in lines
     ]  # fmt: skip
     return markup.table(head, body, name="energy of training")
@@ -152,7 +153,12 @@ def _of_answers(told: dict[str, Any]) -> Html:
     kinds, chips = _kinds(rows, "estimated")
     head = ["1,000 requests", "tokens", join(["CPU-seconds", _MEASURED], " "), join(["joules", *chips], " ")]
     body = [
-        [_title(row), f"{row['tokens']}", _figure(row["cpu_seconds"]), join([_figure(row["joules"]), kind], " ")]
+        [
+            _title(row),
+            f"{row['tokens']}",
+            three_digits(row["cpu_seconds"]),
+            join([three_digits(row["joules"]), kind], " "),
+        ]
         for row, kind in zip(rows, kinds, strict=True)
     ]
     return markup.table(head, body, name="energy of answering")
@@ -168,10 +174,6 @@ def _kinds(rows: Sequence[dict[str, Any]], otherwise: str) -> tuple[list[Html | 
 
 def _title(line: dict[str, Any]) -> str:
     return line["name"] if line["format"] == "transformers" else f"{line['name']} · {line['format']}"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def _earned(told: dict[str, Any]) -> Html:
@@ -240,14 +242,6 @@ def _machine(told: dict[str, Any]) -> str:
         )
         if part
     )  # fmt: skip
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def parity(told: dict[str, Any] | None) -> Html:

@@ -77,7 +77,7 @@ def fit(
     record.best_epoch = best["epoch"]
     watch.log = record
     log.info(
-        "%s: best epoch %g of %g, validation score %.4f (%.3g texts/s in %s)",
+        "%s: best epoch %g of %g, validation score %.4f (%.1f texts/s in %s)",
         watch.title, best["epoch"], record.epochs[-1]["epoch"], best["score"], record.samples_per_second, record.dtype,
     )  # fmt: skip
     return record
