@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from distill.data import Splits
     from distill.data import load as load_data
     from distill.distillation import distill, finetune
-    from distill.ensemble import Ensemble
     from distill.errors import DistillError
     from distill.evaluation import evaluate
     from distill.pipeline import run
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from distill.recipe import Data, Distill, Finetune, Prune, Quantize, Recipe
     from distill.recipe import load as load_recipe
     from distill.student import cut
+    from distill.teacher import Ensemble
     from distill.teacher import load as load_teacher
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "Data": ("distill.recipe", "Data"),
     "Distill": ("distill.recipe", "Distill"),
     "DistillError": ("distill.errors", "DistillError"),
-    "Ensemble": ("distill.ensemble", "Ensemble"),
+    "Ensemble": ("distill.teacher", "Ensemble"),
     "Finetune": ("distill.recipe", "Finetune"),
     "Predictor": ("distill.predict", "Predictor"),
     "Prune": ("distill.recipe", "Prune"),

@@ -11,9 +11,9 @@ from distill.compiling import compiled, is_compiled, lacking
 from distill.distillation import distill, finetune
 from distill.errors import MachineError
 from distill.pipeline.pieces import said
-from distill.saved_signals import facts_of
 from distill.signals import NOTHING
 from distill.teacher import Live
+from distill.teacher.saved import facts_of
 from distill.training import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, about itself

@@ -26,6 +26,7 @@ from distill.losses import LOSSES
 from distill.recipe import settings
 from distill.signals import Signals, Wanted, read, tensors
 from distill.tasks import TextClassification, TokenClassification
+from distill.teacher import choosing
 from distill.training import TrainingLog, Watch, choose_dtype, fit
 from distill.training.gradients import gradient_shares
 
@@ -177,8 +178,8 @@ def test_equal_widths_need_no_projection(bert, data):
 
 def test_saved_and_live_teachers_train_alike(bert, data, monkeypatch):
     curves = []
-    for limit in (teacher.SAVED_AT_MOST, 0):
-        monkeypatch.setattr(teacher, "SAVED_AT_MOST", limit)
+    for limit in (choosing.SAVED_AT_MOST, 0):
+        monkeypatch.setattr(choosing, "SAVED_AT_MOST", limit)
         _, record = learn(cut(bert, 2), bert, data, imitate=BOTH, epochs=4, patience=4)
         curves.append([term["value"] for point in record.records for term in point["terms"].values()])
     assert len(curves[0]) == 16

@@ -17,7 +17,7 @@ from test_other_tokenizer import WORDS, save_other
 from test_processes import EXACT, curves, launch
 from tiny_models import tiny
 
-from distill import Data, Distill, Ensemble, checkpoint, cut, ensemble, load_data, preflight, saved_signals
+from distill import Data, Distill, Ensemble, checkpoint, cut, load_data, preflight
 from distill.checkpoint import Checkpoint
 from distill.cli import main
 from distill.data import collate
@@ -29,6 +29,7 @@ from distill.recipe import Recipe, load
 from distill.redaction import portable_recipe
 from distill.signals import Signals
 from distill.store import Store
+from distill.teacher import ensemble, saved
 
 WEIGHTS = (0.5, 0.3, 0.2)
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0, "epochs": 1}
@@ -325,15 +326,15 @@ def test_a_run_tells_what_they_score_and_keeps_each_ones_signals(
     together, recipe_file, tmp_path, headed, without_memory, monkeypatch
 ):
     passes = []
-    write = saved_signals.Layout.write
+    write = saved.Layout.write
 
-    def cut_off(layout: saved_signals.Layout, *given: object) -> None:
+    def cut_off(layout: saved.Layout, *given: object) -> None:
         passes.append(layout)
         if len(passes) == 2:
             raise KeyboardInterrupt
         write(layout, *given)
 
-    monkeypatch.setattr(saved_signals.Layout, "write", cut_off)
+    monkeypatch.setattr(saved.Layout, "write", cut_off)
     assert run(together(ship=["transformers"]), tmp_path / "run").exit_code == 130  # while the second one labels
     done = run(together(ship=["transformers"]), tmp_path / "run")
     assert done.exit_code == 0, done.output

@@ -20,8 +20,8 @@ from distill.distillation import Lesson, layer_pairs
 from distill.distillation.fitting import relation_heads
 from distill.errors import CheckpointError
 from distill.recipe import Prune, settings
-from distill.saved_signals import Saved
 from distill.signals import PARTS, Wanted, read, tensors
+from distill.teacher.saved import Saved
 from distill.training import TrainingLog, Watch
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0}

@@ -13,18 +13,18 @@ import torch
 from conftest import load_tiny, make_splits
 from language_models import CAUSAL, load
 
-from distill import Distill, cut, distill, labelling, teacher
+from distill import Distill, cut, distill, teacher
 from distill.data import collate
 from distill.errors import MachineError, RecipeError
-from distill.labelling import Pass, Trial, labeller
 from distill.pipeline import run
 from distill.preflight import prepare
 from distill.recipe import load as load_recipe
 from distill.recipe.settings import Kept
-from distill.saved_signals import Saved
 from distill.signals import NOTHING, Signals, tensors
 from distill.store import Store
-from distill.teacher import Live
+from distill.teacher import Live, labelling
+from distill.teacher.labelling import Pass, Trial, labeller
+from distill.teacher.saved import Saved
 from distill.training import Watch
 
 LOOSE = {"divergence": 0.5, "agreement": 0.5}

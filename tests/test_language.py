@@ -129,7 +129,7 @@ def test_logits_that_nobody_imitates_are_not_kept(imitate, gpt2, causal, monkeyp
     words = {"epochs": 2, "dtype": "float32", "dropout": 0, "imitate": imitate}
     trained = []
     for limit in (1 << 30, 0):  # saved, and live
-        monkeypatch.setattr("distill.teacher.SAVED_AT_MOST", limit)
+        monkeypatch.setattr("distill.teacher.choosing.SAVED_AT_MOST", limit)
         watch = Watch("vectors")
         trained.append(distill(cut(gpt2, 1), Distill(**words), data=causal, teacher=gpt2, watch=watch))
         vectors = 1 if "hidden_states" in imitate else 3

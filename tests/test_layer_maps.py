@@ -220,7 +220,7 @@ def test_attentions_learn_a_map_from_a_teacher_in_every_step(bert, data, dtype):
 def test_saved_and_live_teachers_learn_the_same_map(bert, data, monkeypatch):
     found = []
     for limit in (4 << 30, 0):
-        monkeypatch.setattr("distill.teacher.SAVED_AT_MOST", limit)
+        monkeypatch.setattr("distill.teacher.choosing.SAVED_AT_MOST", limit)
         _, record = learn(cut(bert, 2), bert, data, imitate={"hidden_states": LEARNED}, epochs=2, patience=9)
         found.append([share for row in record.layer_maps["hidden_states"].values() for share in row.values()])
     assert found[0] == pytest.approx(found[1], abs=5e-3)

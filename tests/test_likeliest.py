@@ -13,23 +13,24 @@ from conftest import make_tokenizer
 from language_models import CAUSAL, MASKED
 from writers import build_writer, make_pairs
 
-from distill import Distill, distill, teacher, worth
+from distill import Distill, distill, teacher
 from distill import checkpoint as checkpoints
 from distill.data import collate
 from distill.distillation import Lesson
 from distill.errors import CheckpointError, MachineError, RecipeError
-from distill.likeliest import Likeliest, fidelities
 from distill.losses import LOSSES, bucketed, in_portions
 from distill.pipeline import run
 from distill.preflight import prepare
 from distill.recipe import load as load_recipe
 from distill.recipe import settings
-from distill.saved_signals import Saved
 from distill.signals import NOTHING, Kept, Signals, read, tensors
 from distill.store import Store
 from distill.student import cut
+from distill.teacher import choosing, worth
+from distill.teacher.likeliest import Likeliest, fidelities
+from distill.teacher.saved import Saved
+from distill.teacher.worth import Asked
 from distill.training import Watch
-from distill.worth import Asked
 
 RNG = np.random.default_rng(5)
 STUDENT, TEACHER = 2 * RNG.normal(size=(2, 7, 12))
@@ -281,7 +282,7 @@ def test_off_asks_in_every_step_and_whole_keeps_even_for_one_epoch(gpt2, causal,
 
 def test_a_disk_without_room_is_said_and_never_another_training(gpt2, causal, tmp_path, monkeypatch):
     full = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(choosing.shutil, "disk_usage", lambda _: full)
     with pytest.raises(MachineError, match="to spare for the teacher's 4 likeliest tokens' logits"):
         answering(gpt2, gpt2.encode(causal, "train"), tmp_path, 4)
 

@@ -16,7 +16,7 @@ from conftest import LABELS, PIECES, SIZES, make_splits, make_tokenizer, rows, s
 from made_tasks import TAGS, tagged, write_jsonl
 from writers import build_writer, make_pairs
 
-from distill import Data, Distill, checkpoint, preflight, saved_signals
+from distill import Data, Distill, checkpoint, preflight
 from distill.checkpoint import Checkpoint
 from distill.cli import main
 from distill.distillation import Lesson, distill
@@ -24,6 +24,7 @@ from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
 from distill.recipe import load
 from distill.signals import Signals
+from distill.teacher import saved
 
 FAST = {"learning_rate": 1e-3, "dtype": "float32", "dropout": 0.0, "epochs": 1}
 HALVES = [
@@ -105,8 +106,8 @@ def test_a_run_learns_from_signals_that_a_student_of_the_teachers_tokens_has_lef
     recipe_file, tmp_path, headed, without_memory, monkeypatch
 ):
     passes = []
-    write = saved_signals.Layout.write
-    monkeypatch.setattr(saved_signals.Layout, "write", lambda self, *to: passes.append(self) or write(self, *to))
+    write = saved.Layout.write
+    monkeypatch.setattr(saved.Layout, "write", lambda self, *to: passes.append(self) or write(self, *to))
     steps = [{"distill": {**FAST, "epochs": 2}}]
     teacher = {"checkpoint": str(headed)}
     assert run(recipe_file(teacher=teacher, steps=steps), tmp_path / "cut").exit_code == 0

@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 from conftest import LABELS, save_tiny
 from transformers import AutoModelForSequenceClassification
 
-from distill import Distill, checkpoint, cut, distill, preflight, saved_signals
+from distill import Distill, checkpoint, cut, distill, preflight
 from distill.cli import main
 from distill.errors import CheckpointError
 from distill.pipeline.pieces import Bench
 from distill.recipe import load
 from distill.store import Store
+from distill.teacher import saved
 
 LEARN = {"distill": {"imitate": {"logits": 1.0}, "epochs": 1}}
 
@@ -202,13 +203,13 @@ def test_a_teachers_signals_are_worked_out_once_for_all_that_learn_from_them(
     imitate, recipe_file, tmp_path, headed, without_memory, monkeypatch
 ):
     passes = []
-    write = saved_signals.Layout.write
+    write = saved.Layout.write
 
-    def counted(layout: saved_signals.Layout, *given: object) -> None:
+    def counted(layout: saved.Layout, *given: object) -> None:
         passes.append(layout)
         write(layout, *given)
 
-    monkeypatch.setattr(saved_signals.Layout, "write", counted)
+    monkeypatch.setattr(saved.Layout, "write", counted)
     learn = [{"distill": {"imitate": imitate, "epochs": epochs}} for epochs in (2, 3)]
     twice = recipe_file(teacher={"checkpoint": str(headed)}, steps=learn)
     assert run(twice, tmp_path / "run").exit_code == 0

@@ -12,8 +12,9 @@ from conftest import PIECES, make_config, make_tokenizer, save_tiny
 from language_models import CAUSAL, MASKED, save_language, tokenizer_of
 from writers import CONFIGS, save_writer, write_lines
 
-from distill import anatomy, checkpoint, heads
+from distill import anatomy, checkpoint
 from distill.anatomy import FAMILIES
+from distill.checkpoint import heads
 from distill.distillation import held_out
 from distill.errors import CheckpointError
 from distill.pipeline.teachers import load_models

@@ -20,8 +20,8 @@ from distill.cli import main
 from distill.data import collate
 from distill.errors import CheckpointError
 from distill.losses import kl
-from distill.renumbering import numbers_between
 from distill.signals import read, tensors
+from distill.teacher.renumbering import numbers_between
 from distill.training import Watch
 
 ONE_STEP = {"epochs": 1, "max_steps": 1, "dtype": "float32", "dropout": 0, "batch_size": 8}

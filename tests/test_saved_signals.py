@@ -16,8 +16,9 @@ from distill.data import Ragged, arrays, collate
 from distill.distillation import distill
 from distill.distillation.asking import epochs_of
 from distill.errors import CheckpointError, TrainingError
-from distill.saved_signals import Saved, distinct
 from distill.signals import Wanted, read, tensors
+from distill.teacher import choosing
+from distill.teacher.saved import Saved, distinct
 
 
 def test_saved_signals_equal_live_ones_in_any_order_of_batches(bert, data, tmp_path):
@@ -81,7 +82,7 @@ def test_signals_that_are_there_need_no_room(bert, data, tmp_path, monkeypatch):
         )  # fmt: skip
 
     assert isinstance(asked("one"), Saved)
-    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(choosing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     assert isinstance(asked("two"), Saved)
     shutil.rmtree(kept)
     assert isinstance(asked("three"), teacher.Live)
@@ -134,7 +135,7 @@ def test_logits_alone_are_saved_even_for_one_epoch(bert, data, tmp_path):
 
 
 def test_hidden_states_too_large_for_the_disk_are_asked_for_live(bert, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher, "SAVED_AT_MOST", 1000)
+    monkeypatch.setattr(choosing, "SAVED_AT_MOST", 1000)
     given = {"epochs": 5, "dtype": torch.float32, "scratch": tmp_path}
     encoded = bert.encode(data, "train")
     assert isinstance(teacher.answering(bert, encoded, Wanted((1,)), **given), teacher.Live)

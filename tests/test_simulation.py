@@ -20,8 +20,8 @@ from distill.data import collate
 from distill.distillation import steps
 from distill.recipe import Finetune
 from distill.signals import read, tensors
-from distill.simulation import RANGE, fake_quantize_activation, fake_quantize_weight, simulated
 from distill.training import Watch
+from distill.training.simulation import RANGE, fake_quantize_activation, fake_quantize_weight, simulated
 
 TRAIN = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 8, "dropout": 0}
 

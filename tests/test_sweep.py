@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from distill.cli.sweep import sweep as command
 from distill.errors import RecipeError
 from distill.recipe import load
-from distill.sweep import sweep
+from distill.tracking.sweep import sweep
 
 RECIPE = """\
 task: text-classification
@@ -227,7 +227,7 @@ def test_words_that_other_yaml_takes_for_more_stay_words(tmp_path, value):
     path = one_open(tmp_path, "epochs: 1")
     path.write_text(path.read_text() + f'track: {{project: {{choose: [a, "{value}x"]}}}}\n')
     made = sweep(path)
-    from distill.sweep import to_yaml
+    from distill.tracking.sweep import to_yaml
 
     made["parameters"]["track.project"]["values"][1] = value
     assert yaml.safe_load(to_yaml(made)) == made

@@ -22,7 +22,7 @@ from shares import where
 from torch.autograd.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import saved_signals
+from distill.teacher import saved
 from distill.training import choose_dtype
 from distill.training import trainer as loop
 
@@ -137,7 +137,7 @@ def _ranges() -> Iterator[None]:
 
     with (
         mock.patch.object(loop.Trainer, "_tell", named("telling", loop.Trainer._tell)),
-        mock.patch.object(saved_signals.Saved, "signals", named("signals", saved_signals.Saved.signals)),
+        mock.patch.object(saved.Saved, "signals", named("signals", saved.Saved.signals)),
     ):
         yield
 

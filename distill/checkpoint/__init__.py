@@ -3,6 +3,7 @@
 * `folder`: what a checkpoint folder says of itself: config, label names, which files count, hashes, licence
 * `finding`: a folder here, or a Hub id's snapshot
 * `loading`: the model with its tokenizer
+* `heads`: what stands behind a body: which class a config's architecture is, and the weights that a new head starts
 * `tokenizers`: the tokenizer alone, and one that cuts texts to write otherwise than those that are read
 * `marian`: how Marian's two SentencePiece models become such a one
 

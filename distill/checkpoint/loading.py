@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy, heads, tasks
+from distill import anatomy, tasks
+from distill.checkpoint import heads
 from distill.checkpoint.folder import inspect, read_config, weight_files
 from distill.disk import atomic_folder
 from distill.errors import CheckpointError, first_line

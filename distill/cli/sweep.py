@@ -27,8 +27,8 @@ def sweep(recipe: str, output: Path | None, metric: str, method: str | None, pro
     from distill import library
     from distill.disk import write_text
     from distill.errors import RecipeError
-    from distill.sweep import name_for_agents, to_yaml
-    from distill.sweep import sweep as make
+    from distill.tracking.sweep import name_for_agents, to_yaml
+    from distill.tracking.sweep import sweep as make
 
     path = library.find("recipes", recipe)
     made = make(path, metric=metric, method=method, project=project)

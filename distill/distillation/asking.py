@@ -11,17 +11,16 @@ from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, TokenBatches
 from distill.distillation.fitting import asks_teacher, same_ids, wanted_of
 from distill.distillation.lesson import Lesson
-from distill.ensemble import Ensemble, Mixture
 from distill.errors import CheckpointError
-from distill.labelling import Pass
 from distill.recipe import settings
-from distill.renumbering import numbers_between
-from distill.saved_signals import Keep
 from distill.signals import NOTHING
 from distill.tasks import Task
-from distill.teacher import Live, Teacher, answering
+from distill.teacher import Keep, Live, Teacher, answering
+from distill.teacher.ensemble import Ensemble, Mixture
+from distill.teacher.labelling import Pass
+from distill.teacher.renumbering import numbers_between
+from distill.teacher.worth import Asked
 from distill.training import choose_dtype
-from distill.worth import Asked
 
 
 def name_of(place: int, number: int) -> str:

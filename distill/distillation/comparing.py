@@ -11,8 +11,8 @@ from scipy.special import log_expit, log_softmax
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, TokenBatches, collate
 from distill.engines import Engine, Torch, answer_all
-from distill.ensemble import Ensemble
 from distill.tasks import Task, better
+from distill.teacher import Ensemble
 from distill.training import TrainingLog
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from distill import anatomy
 from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, arrays, collate, cut_alike
 from distill.data.encoding import LACKING
-from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
-from distill.renumbering import numbers_between
 from distill.signals import Wanted, read, tensors
+from distill.teacher import Ensemble
+from distill.teacher.renumbering import numbers_between
 
 Pairs = Mapping[str, list[tuple[int, int]]]  # by term: the student's layer and the teacher's that it follows
 

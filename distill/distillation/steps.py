@@ -26,11 +26,10 @@ from distill.distillation.lesson import Lesson
 from distill.distillation.mixing import told
 from distill.distillation.writing import taught
 from distill.engines import Torch, answer_all
-from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.recipe import settings
-from distill.saved_signals import Keep
 from distill.tasks import better
+from distill.teacher import Ensemble, Keep
 from distill.training import Watch, blocks_kept, choose_dtype, fit
 
 log = logging.getLogger(__name__)

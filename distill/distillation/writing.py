@@ -16,8 +16,8 @@ from distill.data import Rows, Splits
 from distill.disk import write_text
 from distill.engines import Torch, answer_all
 from distill.errors import DataError
-from distill.saved_signals import Keep, fingerprint
 from distill.tasks import Task
+from distill.teacher.saved import Keep, fingerprint
 
 log = logging.getLogger(__name__)
 _TEXTS = "texts.json"

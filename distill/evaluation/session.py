@@ -18,7 +18,6 @@ from distill.checkpoint import Checkpoint
 from distill.data import Encoded, Splits, cut_alike
 from distill.data.decoders import Decoder
 from distill.engines import GRAPHS, Engine, Torch, answer_all, files_of, graph_in, open_graph
-from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.evaluation.ledger import Ledger, Row
 from distill.evaluation.memory import peak_memory
@@ -27,6 +26,7 @@ from distill.evaluation.timing import measure_latency
 from distill.evaluation.writing import agreements, draw_samples, warn_of_unended, write_texts
 from distill.export import as_graph
 from distill.recipe import settings
+from distill.teacher import Ensemble
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

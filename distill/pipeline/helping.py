@@ -21,10 +21,9 @@ from distill import checkpoint as checkpoints
 from distill import distillation, processes
 from distill.checkpoint import Checkpoint
 from distill.data import Splits
-from distill.ensemble import Ensemble
 from distill.errors import DistillError, MachineError, TrainingError
 from distill.recipe import settings
-from distill.saved_signals import Keep
+from distill.teacher import Ensemble, Keep
 from distill.training import Watch
 
 _GONE = re.compile("closed by peer|connection|broken pipe|timed out", re.IGNORECASE)

@@ -18,15 +18,14 @@ from distill import distillation, processes, pruning, quantization, student, sur
 from distill.augmentation import augment, load_masked_lm, write_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.ensemble import Ensemble
 from distill.evaluation import Quality, Subject, score, score_together
 from distill.export import as_graph
 from distill.pipeline import helping
 from distill.preflight import Plan
 from distill.recipe import settings
 from distill.report import machine, versions
-from distill.saved_signals import Keep
 from distill.store import Piece, Store
+from distill.teacher import Ensemble, Keep
 from distill.training import Watch, choose_dtype
 
 _VERSIONS = {

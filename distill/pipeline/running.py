@@ -14,7 +14,6 @@ from distill import preflight, quantization, surgery
 from distill.augmentation import read_copies
 from distill.checkpoint import Checkpoint
 from distill.energy import Meter
-from distill.ensemble import Ensemble
 from distill.evaluation import Subject, add_teacher_graph, make_ledger, note_of_tokens, subjects_in
 from distill.evaluation.ledger import PADDED
 from distill.pipeline.controls import Outcome, carry_out_arms, chain_end, describe_arms, stages_of_arms
@@ -37,6 +36,7 @@ from distill.recipe.arms import seeds_of
 from distill.report import Report
 from distill.report.samples import write_samples
 from distill.store import Store
+from distill.teacher import Ensemble
 
 _SLIVER, _SLIVER_SEEDS = 160, 2  # rows and seeds of a smoke run
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from pathlib import Path
 from distill import checkpoint as checkpoints
 from distill import distillation, preflight, student
 from distill.checkpoint import Checkpoint
-from distill.ensemble import Ensemble
 from distill.errors import CheckpointError
 from distill.evaluation import Subject, Together
 from distill.pipeline.pieces import Guide
@@ -16,6 +15,7 @@ from distill.pipeline.underway import Underway
 from distill.preflight.ensembles import short_name
 from distill.recipe.arms import seeds_of
 from distill.tasks import better
+from distill.teacher import Ensemble
 
 log = logging.getLogger(__name__)
 _SEEDS = 1 << 32

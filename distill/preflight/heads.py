@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill import anatomy, checkpoint, heads
+from distill import anatomy, checkpoint
+from distill.checkpoint import heads
 from distill.errors import CheckpointError
 from distill.library import nearest
 from distill.tasks import TASKS

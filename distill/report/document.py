@@ -122,8 +122,8 @@ class Report:
             "## Where and with what",
             f"* {here['processor']}, {here['cores']} cores, {here['system']}, Python {here['python']}\n* "
             + ", ".join(f"{name} {number}" for name, number in versions().items())
-            + f"\n* seed {self.recipe.seed}; the resolved recipe is in recipe.yaml, every figure in report.json\n* "
-            + ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items()),
+            + f"\n* seed {self.recipe.seed}; the resolved recipe is in recipe.yaml, every figure in report.json\n"
+            + "\n".join(f"* {line}" for line in self._took()),
         ]
         return sections
 

@@ -18,12 +18,12 @@ from distill.data import Encoded
 from distill.disk import machine_errors
 from distill.recipe import settings
 from distill.signals import Signals
-from distill.simulation import simulated
 from distill.training.conditions import attention, choose_dtype, dropout, scratch
 from distill.training.continuing import latest
 from distill.training.freezing import freeze
 from distill.training.progress import Progress
 from distill.training.record import TrainingLog, Watch
+from distill.training.simulation import simulated
 from distill.training.trainer import Objective, Trainer
 
 log = logging.getLogger(__name__)

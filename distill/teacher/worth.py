@@ -15,9 +15,9 @@ from torch import Tensor
 
 from distill.data import Encoded, TokenBatches, collate
 from distill.errors import CheckpointError
-from distill.likeliest import Fidelity, Likeliest, fidelities
-from distill.saved_signals import Layout, Source, written
 from distill.signals import tensors
+from distill.teacher.likeliest import Fidelity, Likeliest, fidelities
+from distill.teacher.saved import Layout, Source, written
 
 _RATES = {"cpu": 1e11}  # operations a second
 _FASTER = 2e13  # of what is no CPU

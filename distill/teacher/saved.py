@@ -26,10 +26,10 @@ from distill.data import Encoded, Ragged, TokenBatches, arrays, collate
 from distill.data.overlap import first_equal
 from distill.disk import machine_errors
 from distill.errors import CheckpointError
-from distill.likeliest import Likeliest
-from distill.renumbering import Numbers
 from distill.signals import Kept, Signals, Wanted, tensors
 from distill.tasks import NO_TARGET
+from distill.teacher.likeliest import Likeliest
+from distill.teacher.renumbering import Numbers
 
 _PASS_TOKENS = 8192
 _ROWS, _CPU_ROWS = 256, 64  # at once; on a CPU more at a time gain nothing, and pad more

@@ -27,11 +27,11 @@ from distill.engines import GRAPHS, Engine, open_graph
 from distill.errors import MachineError
 from distill.losses import LOSSES
 from distill.recipe.settings import Kept
-from distill.saved_signals import Source
 from distill.signals import Signals, Wanted, tensors
 from distill.tasks import Task
+from distill.teacher.saved import Source
+from distill.teacher.worth import drawn
 from distill.training import choose_dtype
-from distill.worth import drawn
 
 log = logging.getLogger(__name__)
 _SAMPLE, _ROWS = 8192, 32  # tokens that engines are compared on, and rows at once
