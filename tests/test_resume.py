@@ -303,6 +303,15 @@ def test_training_checkpoints_that_were_moved_count(tmp_path):
     assert not (there / "checkpoint-6").exists(), "its best epoch is gone"
 
 
+def test_a_record_of_another_version_is_read():
+    from distill.training.record import TrainingLog
+
+    told = TrainingLog("train", "float32", samples=8)
+    newer = {**told.as_dict(), "not_known_yet": 1}
+    older = {name: value for name, value in told.as_dict().items() if name not in ("layer_maps", "sittings")}
+    assert [TrainingLog.read(words) for words in (newer, older)] == [told, told]
+
+
 @pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "added_tokens.json", "target_tokenizer.json"])
 def test_another_vocabulary_is_another_checkpoint(tmp_path, name):
     from distill.checkpoint import fingerprint

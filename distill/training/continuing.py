@@ -48,7 +48,7 @@ def latest(folder: Path) -> tuple[Path, TrainingLog] | None:
             shutil.rmtree(path)
     if not counting:
         return None
-    record = TrainingLog(**json.loads((counting[-1] / _RECORD).read_text(encoding="utf-8")))
+    record = TrainingLog.read(json.loads((counting[-1] / _RECORD).read_text(encoding="utf-8")))
     if (best := _best_of(counting[-1])) is not None:
         _found_at(folder / best, counting[-1], record)
     return counting[-1], record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class TrainingLog:
     def waited(self) -> int:
         """Epochs since the best one so far."""
         return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> TrainingLog:
+        """One that was kept with a training checkpoint, by this version or by another that says less or more."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in told.items() if name in known})
 
     def as_dict(self) -> dict[str, Any]:
         """For report.json."""
