@@ -9,22 +9,23 @@ from parts.bench import Bench, kept_by_format, rows_of, times_as_fast
 
 TRAINING = {"learning_rate": 2e-3, "schedule": "cosine", "batch_size": 128, "batch_tokens": 4096, "dropout": 0.1}
 STUDENT = {**TRAINING, "epochs": 6, "learning_rate": 1e-3, "dropout": 0.0}
-JUDGED, ALONE = "word-level", "without its teacher"
+WORDS, ALONE = "word-level", "without its teacher"
 MUST, AIM = {"kept": 0.98, "speed": 2.0}, {"kept": 0.99, "speed": 4.0}
 
 
 def steps_of(student: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The three ways to learn, on equal epochs: by logits on the data's texts, by the teacher's own texts, alone."""
     return {
-        JUDGED: [{"distill": {"imitate": {"logits": 1.0, "labels": 1.0}, **student}}, "quantize"],
+        WORDS: [{"distill": {"imitate": {"logits": 1.0, "labels": 1.0}, **student}}, "quantize"],
         "sequence-level": [{"distill": {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **student}}],
         ALONE: [{"finetune": dict(student)}],
     }
 
 
 def compare(
-    bench: Bench, title: str, recipe: Callable[[list[Any]], dict[str, Any]], steps: Mapping[str, list[Any]]
-) -> dict[str, Any]:
+    bench: Bench, title: str, recipe: Callable[[list[Any]], dict[str, Any]], steps: Mapping[str, list[Any]],
+    judged: str = WORDS,
+) -> dict[str, Any]:  # fmt: skip
     """Each student's rows, what it keeps and how much faster it writes, with the goals of the one that is judged."""
     told: dict[str, Any] = {}
     for name, each in steps.items():
@@ -35,7 +36,7 @@ def compare(
             "rows": rows, "kept": kept["transformers"], "kept_by_format": kept,
             "speed": next(iter(fast["transformers"].values())), "times_as_fast": fast, "seconds": report["seconds"],
         }  # fmt: skip
-    found = told[JUDGED]
+    found = told[judged]
     told["goals"] = {
         what: {"measured": found[what], "must": MUST[what], "aim": AIM[what], "met": found[what] >= MUST[what]}
         for what in MUST
