@@ -156,9 +156,10 @@ def test_rows_in_other_columns_and_tagged_lines_are_refused(tmp_path, topics_csv
     with pytest.raises(DataError, match=r"data.unlabelled has no column 'text' \(it has: sentence, x\)"):
         load_data(Data(source=str(topics_csv), unlabelled=str(path)))
     source = write_jsonl(tmp_path / "tags.jsonl", tagged(40))
+    (lines := tmp_path / "x.conll").write_text("the O\ncup B-x\n")
     with pytest.raises(DataError, match="are no unlabelled texts"):
         load_data(
-            Data(source=str(source), text="words", label="tags", unlabelled="x.conll"), task="token-classification"
+            Data(source=str(source), text="words", label="tags", unlabelled=str(lines)), task="token-classification"
         )
 
 

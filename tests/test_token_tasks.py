@@ -203,6 +203,31 @@ def sentences_of(path: Path, blocks: list[str], **words: object) -> set[tuple[tu
     }
 
 
+@pytest.mark.parametrize("more", ["", "\tNN", "\tO"])
+def test_a_tsv_of_words_and_tags_is_read_as_lines(tmp_path, more):
+    """As many sets of named entities come: a word, its tag, a blank line between sentences, no header."""
+    blocks = [f"the{more}\tO\nplace{i}{more}\tB-x" for i in range(9)]
+    found = sentences_of(tmp_path / "rows.tsv", blocks)
+    assert found == {(("the", f"place{i}"), ("O", "B-x")) for i in range(9)}
+    (tmp_path / "more.tsv").write_text("\n\n".join(blocks))
+    words = {"validation": 0.2, "test": 0.2}
+    for name in ("more.tsv", "rows.tsv"):
+        with pytest.raises(DataError, match="lines of words with their tags are no unlabelled texts"):
+            load_data(
+                Data(**words, source=str(tmp_path / "rows.tsv"), unlabelled=str(tmp_path / name)),
+                task="token-classification",
+            )
+    both = Data(**words, source=str(tmp_path / "more.tsv"), further=[str(tmp_path / "rows.tsv")])
+    data = load_data(both, task="token-classification")
+    assert {len(words) for rows in (data.train, data.validation, data.test) for words in rows.texts} == {2}
+
+
+def test_a_tsv_with_a_header_is_a_table(tmp_path):
+    lines = [f"place{i}\t{'OB'[i % 2]}" for i in range(30)]
+    (tmp_path / "rows.tsv").write_text("\n".join(["text\tlabel", *lines]))
+    assert load_data(Data(source=str(tmp_path / "rows.tsv"))).task.labels == ("B", "O")
+
+
 @pytest.mark.parametrize(
     ("lines", "expected", "more"),
     [

@@ -114,14 +114,14 @@ def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def read_unlabelled(data: settings.Data, reader: Reader, beside: Path | None, seed: int) -> tuple[_Texts, list[str]]:
     """The texts of `data.unlabelled`, and what a user should know of them. Raises DataError."""
     source = data.unlabelled
-    if data.unlabelled.path is not None and data.unlabelled.path.lower().endswith(sources.TAGGED):
+    rows = sources.reached(sources.read(source, beside, UNLABELLED), data)
+    if len(rows) == 0:
+        raise DataError(f"{UNLABELLED}: holds no rows")
+    if sources.are_tagged(rows, source):
         raise DataError(
             f"{UNLABELLED}: lines of words with their tags are no unlabelled texts; give a column of word lists, or a "
             "txt file of sentences"
         )
-    rows = sources.reached(sources.read(source, beside, UNLABELLED), data)
-    if len(rows) == 0:
-        raise DataError(f"{UNLABELLED}: holds no rows")
     texts = reader.unlabelled(rows, data)
     unread = [column for column in data.columns if column in rows.column_names and column not in data.text_columns]
     notes = [f"{UNLABELLED}: its column '{unread[0]}' is not read: the teacher labels these rows"] if unread else []

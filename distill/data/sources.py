@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TAGGED = (".conll", ".conllu", ".iob", ".iob2", ".bio")  # text files with a word and its tag a line
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", *TAGGED)
+_TAG = re.compile(r"O|[BIELSUM]-\S+")
 _ROWS_INSIDE = re.compile(r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,\s*)*"data"\s*:\s*\[')
 
 
@@ -57,16 +58,7 @@ def read_all(data: Data, beside: Path | None = None) -> Dataset:
     shared = [name for name in first.column_names if all(name in rows.column_names for rows in others)]
     head = first.select_columns(shared)
     parts = [head, *(_alike(rows, head, place) for place, rows in enumerate(others))]
-    return concatenate_datasets([_ended(rows, source) for rows, source in zip(parts, data.sources, strict=True)])
-
-
-def _ended(rows: Dataset, source: Source) -> Dataset:
-    """Rows behind which others may stand: the lines of tagged words end their last sentence."""
-    from datasets import Dataset, concatenate_datasets
-
-    if not (source.path or "").lower().endswith(TAGGED) or not len(rows) or not (rows[-1]["text"] or "").strip():
-        return rows
-    return concatenate_datasets([rows, Dataset.from_dict({"text": [""]}, features=rows.features)])
+    return concatenate_datasets(parts)
 
 
 def reached(rows: Dataset, data: Data) -> Dataset:
@@ -209,6 +201,8 @@ def _from_file(path: Path, encoding: str, row: str) -> Dataset:
     match path.suffix.lower():
         case ".csv":
             return _from_columns(where, encoding, {})
+        case suffix if suffix in TAGGED or (suffix == ".tsv" and _tells_tags(path, encoding)):
+            return _ended(Dataset.from_text(where, encoding=encoding))
         case ".tsv":
             return _from_columns(where, encoding, {"sep": "\t", "quoting": csv.QUOTE_NONE})
         case ".json" | ".jsonl":
@@ -220,6 +214,32 @@ def _from_file(path: Path, encoding: str, row: str) -> Dataset:
             return Dataset.from_parquet(where)
         case _:
             return Dataset.from_text(where, encoding=encoding, sample_by="document" if row == "file" else row)
+
+
+def are_tagged(rows: Dataset, source: Source) -> bool:
+    """Whether rows that were read are lines of a word with its tag each. (No other .tsv has a tab in its text.)"""
+    suffix = Path(source.path or "").suffix.lower()
+    return suffix in TAGGED or (suffix == ".tsv" and any("\t" in text for text in rows[:100].get("text", [])))
+
+
+def _tells_tags(path: Path, encoding: str) -> bool:
+    """Whether a table's first lines are words with their tags rather than rows: one column holds `O`, `B-…` or `I-…`
+    in all of them, so that there is no header either.
+    """
+    with path.open(encoding=encoding) as file:
+        lines = [line.rstrip("\n").split("\t") for line in itertools.islice(file, 1000)]
+    words = [columns for columns in lines if len(columns) > 1 and not columns[0].startswith("#")]
+    tags = [all(_TAG.fullmatch(cell) for cell in column) for column in zip(*words, strict=False)]
+    return any(tags)
+
+
+def _ended(lines: Dataset) -> Dataset:
+    """The lines of tagged words, with their last sentence ended, so that others may stand behind it."""
+    from datasets import Dataset, concatenate_datasets
+
+    if not len(lines) or not (lines[-1]["text"] or "").strip():
+        return lines
+    return concatenate_datasets([lines, Dataset.from_dict({"text": [""]}, features=lines.features)])
 
 
 def _from_columns(where: str, encoding: str, words: dict[str, Any]) -> Dataset:
