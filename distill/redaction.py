@@ -53,7 +53,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 def own_words(data: Mapping[str, Any], labels: Sequence[str] = ()) -> set[str]:
     """What a recipe's data calls its columns and labels, for `keep`."""
-    given = [data.get(word) for word in ("text", "label", "separator")]
+    given = [data.get(word) for word in ("text", "label", "separator", "classes")]
     listed = [word for words in given for word in (words if isinstance(words, list) else [words])]
     return {word for word in (*listed, *labels) if isinstance(word, str)}
 

@@ -94,6 +94,60 @@ def test_rows_without_a_class_number_are_refused(tmp_path, first, several, expec
         read(class_labels(tmp_path, [first, *rest], List(feature) if several else feature))
 
 
+@pytest.mark.parametrize("kind", [int, float, str, lambda i: ("zero", "one", "two")[i], lambda i: i if i else "zero"])
+def test_class_numbers_become_the_names_that_the_recipe_gives_them(jsonl_of, csv_of, kind):
+    """In its order, not the alphabet's; a class that no row has is one of them."""
+    names = ["zero", "one", "two", "none"]
+    for path in (jsonl_of(lambda i: kind(i % 3)), csv_of(lambda i: kind(i % 3))):
+        if path.suffix == ".jsonl" and kind(0) == "zero" and kind(1) == 1:
+            continue  # texts and numbers in one column are no JSON that is read
+        splits = read(path, classes=names)
+        assert splits.task.labels == tuple(names)
+        assert named(splits) == Counter(zip(TEXTS, (names[i % 3] for i in range(60)), strict=True))
+    assert "train holds no row of: none" in splits.notes
+    mine = read(csv_of(lambda i: kind(i % 3)), classes=names, names=["none", "two", "one", "zero"])
+    assert mine.task.labels == ("none", "two", "one", "zero"), "a checkpoint's own order"
+
+
+def test_many_labels_may_be_numbers_with_names(csv_of, jsonl_of):
+    rows = [[0], [0, 2], [1]]
+    for path, more in ((csv_of(lambda i: ";".join(map(str, rows[i % 3]))), {"separator": ";"}),
+                       (jsonl_of(lambda i: rows[i % 3]), {})):  # fmt: skip
+        splits = read(path, classes=["war", "art", "sea"], **more)
+        assert splits.task.labels == ("war", "art", "sea")
+        assert {tuple(labels) for _, labels in every_row(splits)} == {(1, 0, 0), (1, 0, 1), (0, 1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "problem"),
+    [
+        (lambda i: i % 3, ["no", "yes"], "data.classes: names 2 classes, 0 to 1; train has the label 2"),
+        (lambda i: i % 2 + 0.5, ["no", "yes"], "data.classes: names 2 classes, 0 to 1; .* has the label [01].5"),
+        (lambda i: "ab"[i % 2], ["no", "yes"], "data.classes: names 2 classes, 0 to 1; .* has the label '[ab]'"),
+        (lambda i: i % 2 - 1, ["no", "yes"], "data.label: train holds −1, which marks rows without a label"),
+        (lambda i: 1, ["no", "yes"], "one class only"),
+    ],
+)
+def test_numbers_that_name_no_class_are_refused(csv_of, label, classes, problem):
+    with pytest.raises(DataError, match=problem):
+        read(csv_of(label), classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ({"classes": ["no"]}, "classes"),
+        ({"classes": ["no", "no"]}, "each is there once"),
+        ({"classes": ["no", " "]}, "not blank"),
+        ({"classes": ["no", "yes"], "problem": "regression"}, "a regression has none"),
+        ({"classes": ["no", "yes"], "label": ["a", "b"]}, "0/1 columns have names of their own"),
+    ],
+)
+def test_names_of_classes_that_cannot_be_are_refused(words, problem):
+    with pytest.raises(ValueError, match=problem):
+        Data(source="x.csv", **words)
+
+
 def test_many_labels_come_as_lists_as_columns_or_in_one_word(tmp_path, jsonl_of, csv_of):
     kinds = [["b", "a"], ["a"], []]
     as_lists = read(jsonl_of(lambda i: kinds[i % 3]))

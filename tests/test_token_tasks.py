@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -220,6 +221,23 @@ def test_a_tsv_of_words_and_tags_is_read_as_lines(tmp_path, more):
     both = Data(**words, source=str(tmp_path / "more.tsv"), further=[str(tmp_path / "rows.tsv")])
     data = load_data(both, task="token-classification")
     assert {len(words) for rows in (data.train, data.validation, data.test) for words in rows.texts} == {2}
+
+
+@pytest.mark.parametrize("name", ["rows.conll", "rows.jsonl"])
+def test_numbers_of_tags_take_the_names_that_the_recipe_gives_them(tmp_path, name):
+    if name == "rows.conll":
+        (tmp_path / name).write_text("\n\n".join(f"the 0\nplace{i} 1\nnear 2" for i in range(9)))
+        columns = {}
+    else:
+        lines = ({"words": ["the", f"place{i}", "near", "it"], "tags": [0, 1, 2, -100]} for i in range(9))
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        columns = {"text": "words", "label": "tags"}
+    words = Data(source=str(tmp_path / name), **columns, classes=["O", "B-x", "I-x", "B-y"], validation=0.2, test=0.2)
+    data = load_data(words, task="token-classification")
+    assert (data.task.labels, data.task.metric) == (("O", "B-x", "I-x", "B-y"), "entity_f1")
+    assert {tuple(tags[:3]) for tags in data.train.labels} == {(0, 1, 2)}
+    with pytest.raises(DataError, match=r"names 2 classes, 0 to 1; train has the label '?2'?"):
+        load_data(words.model_copy(update={"classes": ["O", "B-x"]}), task="token-classification")
 
 
 def test_a_tsv_with_a_header_is_a_table(tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 
 from distill.data import splitting
 from distill.data.encoding import Encoded, Sheet, encode
-from distill.data.readers import labels as labelling
+from distill.data.readers.classes import encode_labels, order_names, refuse_hidden, refuse_unmarked
+from distill.data.readers.labels import infer_problem, read_labels
 from distill.data.readers.reader import Cutter, plain_texts, refuse_idle, short, texts_of
 from distill.data.rows import Alike, Rows
 from distill.errors import DataError
@@ -33,15 +34,15 @@ class ClassificationReader:
         """Labels in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
         refuse_idle(data, "text-classification", ("stride",))
         texts = {name: texts_of(rows, data.text_columns, "data.text", name) for name, rows in raw.items()}
-        values = labelling.read_labels(raw, data)
-        problem = labelling.infer_problem(values["train"], data)
+        values = read_labels(raw, data)
+        problem = infer_problem(values["train"], data)
         for name in raw:
             if problem == "regression":
-                labelling.refuse_hidden(values[name], name)
+                refuse_hidden(values[name], name)
             else:
-                labelling.refuse_unmarked(values[name], known, name)
-        ordered = labelling.order_names(values["train"], problem, data, known)
-        coded = {name: labelling.encode_labels(values[name], problem, ordered, name) for name in raw}
+                refuse_unmarked(values[name], known, name)
+        ordered = order_names(values["train"], problem, data, known)
+        coded = {name: encode_labels(values[name], problem, ordered, name) for name in raw}
         task = TextClassification(problem, tuple(ordered), choose_metric(problem, metric))
         return {name: Rows(texts[name], coded[name]) for name in raw}, task
 

@@ -93,6 +93,13 @@ class Values(Sequence[Any]):
         return Values([change(value) for value in self.distinct], self.codes)
 
 
+def changed(values: Sequence[Any], change: Callable[[Any], Any] | None) -> Sequence[Any]:
+    """Each value made into another, if there is anything to make of it."""
+    if change is None:
+        return values
+    return values.changed(change) if isinstance(values, Values) else [change(value) for value in values]
+
+
 def distinct(values: Sequence[Any]) -> Sequence[Any]:
     """Values without those that are known to be there twice."""
     return values.distinct if isinstance(values, Values) else values

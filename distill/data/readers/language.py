@@ -40,7 +40,7 @@ class LanguageReader:
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], LanguageModelling]:
         """Texts alone. Raises DataError for a missing column, what is no text, and words about labels."""
-        for word in ("label", "separator", "problem"):
+        for word in ("label", "separator", "problem", "classes"):
             if getattr(data, word) != type(data).model_fields[word].default:  # a recipe may write defaults out
                 raise DataError(f"data.{word}: {self.task.name} learns from the texts alone; leave it out")
         if len(data.text_columns) != 1:

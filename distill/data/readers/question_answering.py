@@ -35,7 +35,7 @@ class AnswerReader:
         self, raw: Mapping[str, Dataset], data: settings.Data, known: Sequence[str] | None, metric: str | None
     ) -> tuple[dict[str, Rows], QuestionAnswering]:
         """Every answer held against its context. Raises DataError."""
-        refuse_idle(data, "question-answering", ("separator", "problem"))
+        refuse_idle(data, "question-answering", ("separator", "problem", "classes"))
         if len(data.text_columns) != 2 or isinstance(data.label, list):
             raise DataError("data: question-answering takes `text: [question, context]` and one `label` of answers")
         found = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.data.encoding import Encoded, Ragged, Sheet, encodings_of
-from distill.data.readers import labels as labelling
+from distill.data.readers import classes
 from distill.data.readers.conll import read_lines
 from distill.data.readers.reader import Cutter, refuse_idle, require_column, short
 from distill.data.rows import Rows
@@ -43,7 +43,12 @@ class TokenReader:
         """Tags in the checkpoint's own order where they fit it, else sorted. Raises DataError."""
         refuse_idle(data, "token-classification", ("separator", "problem", "stride"))
         found = {name: _from_lines(rows, data, name) or _from_columns(rows, data, name) for name, rows in raw.items()}
-        names = _order(found, known)
+        if data.classes is not None:
+            found = {
+                name: (texts, list(classes.called(tags, data.classes, name, whole=False)))
+                for name, (texts, tags) in found.items()
+            }
+        names = _order(found, known, data.classes)
         task = TokenClassification("token_classification", tuple(names), _metric(names, metric))
         return {name: Rows(texts, _coded(tags, names, name)) for name, (texts, tags) in found.items()}, task
 
@@ -150,7 +155,7 @@ def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[
     (column,) = data.text_columns
     require_column(rows, column, "data.text", split)
     require_column(rows, data.label, "data.label", split)
-    texts, labels = list(rows[column]), labelling.named(rows, data.label, whole=False)
+    texts, labels = list(rows[column]), classes.named(rows, data.label, whole=False)
     for place, (words, tags) in enumerate(zip(texts, labels, strict=True)):
         where = f"row {place} of {split}"
         for setting, name, value in (("data.text", column, words), ("data.label", data.label, tags)):
@@ -170,7 +175,7 @@ def _from_columns(rows: Dataset, data: settings.Data, split: str) -> tuple[list[
 
 def _marked(tag: Any) -> Any:
     """A tag, or NO_TAG for the numbers that say so."""
-    return NO_TAG if labelling.plain(tag) in labelling.UNMARKED else tag
+    return NO_TAG if classes.plain(tag) in classes.UNMARKED else tag
 
 
 def _from_lines(rows: Dataset, data: settings.Data, split: str) -> tuple[list[tuple[str, ...]], list[Tags]] | None:
@@ -179,35 +184,37 @@ def _from_lines(rows: Dataset, data: settings.Data, split: str) -> tuple[list[tu
     return read_lines(lines, data, split) if all(isinstance(line, str) for line in lines) else None
 
 
-def _order(found: Mapping[str, tuple[Any, list[Tags]]], known: Sequence[str] | None) -> list[str]:
-    """The tags in the order of the logits: the checkpoint's own where the data's fit into them, else sorted.
+def _order(
+    found: Mapping[str, tuple[Any, list[Tags]]], known: Sequence[str] | None, given: Sequence[str] | None
+) -> list[str]:
+    """The tags in the order of the logits: the checkpoint's own where the data's fit into them, else those that the
+    recipe gives, else sorted.
 
     A tag that training lacks is one of them where training knows its kind of entity, as of I-city it may know B-city.
     """
     tags = {
-        name: {labelling.plain(tag) for row in rows for tag in row if tag != NO_TAG}
-        for name, (_, rows) in found.items()
+        name: {classes.plain(tag) for row in rows for tag in row if tag != NO_TAG} for name, (_, rows) in found.items()
     }
     every = set().union(*tags.values())
-    if known is not None and all(labelling.index_of(tag, known) is not None for tag in every):
+    if known is not None and all(classes.index_of(tag, known) is not None for tag in every):
         return list(known)
     kinds = {kind_of_entity(str(tag)) for tag in tags["train"]} - {None}
     wanted = tags["train"] | {tag for tag in every if kind_of_entity(str(tag)) in kinds}
     names = [str(tag) for tag in sorted(wanted, key=lambda tag: (isinstance(tag, str), tag))]
     if len(names) < 2:
         raise DataError(f"data.label: the training split has one tag only ({', '.join(names) or 'none'}); it takes two")
-    return names
+    return names if given is None else list(given)
 
 
 def _coded(tags: list[Tags], names: Sequence[str], split: str) -> list[list[int]]:
     """Tags to their places among the names. Raises DataError for one that is none of them."""
-    table = {tag: labelling.index_of(labelling.plain(tag), names) for row in tags for tag in row}
+    table = {tag: classes.index_of(classes.plain(tag), names) for row in tags for tag in row}
     table[NO_TAG] = NO_TAG
     unknown = [tag for tag, place in table.items() if place is None]
     if unknown:
         raise DataError(
             f"data.label: {split} has the tag {unknown[0]!r}, which is none of the known ones: "
-            f"{labelling.listed(names)}; leave such rows out, or show the tag in training too"
+            f"{classes.listed(names)}; leave such rows out, or show the tag in training too"
         )
     return [[table[tag] for tag in row] for row in tags]
 

@@ -149,6 +149,11 @@ class Data(Settings):
     problem: Labels | None = Field(
         None, description="one label, many labels or a number a row; read off the label column when not said"
     )
+    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="names of the classes or tags, where the data has their numbers alone: of 0, of 1, and so on; a "
+        "Hub data set brings its own",
+    )
     validation: Share | str = Field(
         0.1, description="share of the rows, or the split or file, that choices are made on"
     )
@@ -200,6 +205,17 @@ class Data(Settings):
         if not value:
             raise ValueError("name a column, or a list of them")
         return value
+
+    @model_validator(mode="after")
+    def _named_classes(self) -> Data:
+        if self.classes is None:
+            return self
+        if isinstance(self.label, list) or self.problem == "regression":
+            what = "a regression has none" if self.problem == "regression" else "0/1 columns have names of their own"
+            raise ValueError(f"classes: names the classes of one label column; {what}")
+        if len(set(self.classes)) < len(self.classes) or not all(name.strip() for name in self.classes):
+            raise ValueError("classes: names are not blank, and each is there once")
+        return self
 
     @property
     def text_columns(self) -> list[str]:

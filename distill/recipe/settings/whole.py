@@ -66,6 +66,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "generation": (*_WRITING, "causal-language-modelling"),
     "data.problem": ("text-classification",),
     "data.separator": ("text-classification",),
+    "data.classes": ("text-classification", "token-classification"),
     "data.prefix": _WRITING,
     "data.target_length": _WRITING,
     "timing.new_tokens": (*_WRITING, "causal-language-modelling"),
