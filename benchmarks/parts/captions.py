@@ -3,7 +3,8 @@
 The teacher is trained here from random weights, with a vocabulary of its own training split. Its students keep the
 encoder and two of the six layers of the decoder. Two see the captions equally often: one learns the captions and the
 teacher's logits on them (word-level distillation), one the captions alone. The third, which is judged, goes on from the
-first: it learns what its teacher writes for the same captions, with the teacher's logits on that.
+first: it learns what its teacher writes for the same captions, with the teacher's logits on that. A fourth goes on from
+the second for as long.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ SHAPE = {
     "relative_attention_num_buckets": 16, "relative_attention_max_distance": 64, "dropout_rate": 0.1,
 }  # fmt: skip
 TEACHER = {**TRAINING, "epochs": 30, "patience": 30}  # with 12 its students pass it, with and without it
-SHORT, BOTH = {**STUDENT, "patience": 6}, "word-level, then what the teacher writes"
-WRITTEN = {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **SHORT, "epochs": 4, "learning_rate": 5e-4}
+BOTH, LONG = "word-level, then what the teacher writes", "without its teacher, as long"
+SHORT, LAST = {**STUDENT, "patience": 6}, {"epochs": 4, "learning_rate": 5e-4}
+WRITTEN = {"targets": "teacher", "imitate": {"logits": 1.0, "labels": 0.5}, **SHORT, **LAST}
 STEPS = {name: steps for name, steps in steps_of(SHORT).items() if name in (WORDS, ALONE)}
 STEPS[BOTH] = [STEPS[WORDS][0], {"distill": WRITTEN}, "quantize"]
+STEPS[LONG] = [STEPS[ALONE][0], {"finetune": {**SHORT, **LAST}}]
 
 
 def make(bench: Bench) -> dict[str, Any]:
