@@ -33,7 +33,7 @@ STEPS[LONG] = [STEPS[ALONE][0], {"finetune": {**SHORT, **LAST}}]
 
 
 def make(bench: Bench) -> dict[str, Any]:
-    """Three students beside their teacher: chrF and BLEU, what is kept, and how long a text takes from end to end."""
+    """Students beside their teacher: chrF and BLEU, what is kept, and how long a text takes from end to end."""
     folder = bench.runs / "captions"
     folder.mkdir(parents=True, exist_ok=True)
     pairs = {word: read_pairs(bench.data / "multi30k", name) for word, name in SPLITS.items()}
