@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from distill.comparison.entries import Entry
+from distill.comparison.groups import Group
 from distill.report import headline
 from distill.tasks import LOWER
-
-if TYPE_CHECKING:
-    from distill.comparison.groups import Entry, Group
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill.comparison.budget import Budget, Choice
-from distill.comparison.groups import Comparison, Entry, Group
+from distill.comparison.comparing import Comparison
+from distill.comparison.entries import Entry
+from distill.comparison.groups import Group
 from distill.comparison.significance import PairedTests
 from distill.report import headline, markup, plots
 from distill.report.markup import Html, chip, join, section, tag

@@ -6,16 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distill.comparison.entries import Entry
 from distill.errors import DataError
 from distill.evaluation.quality import paired_p_value
 from distill.tasks import Task
-
-if TYPE_CHECKING:
-    from distill.comparison.groups import Entry
 
 _MANY = 6  # pairs, from which on it takes seconds
 log = logging.getLogger(__name__)

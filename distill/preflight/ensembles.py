@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill import checkpoint
 from distill.errors import CheckpointError
 from distill.preflight.heads import has_head
+from distill.preflight.plan import FoundTeacher, Plan
 from distill.preflight.tokens import apart_by_token
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import FoundTeacher, Plan
 
 
 def check_ensemble(plan: Plan) -> None:

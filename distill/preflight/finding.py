@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill import card, checkpoint, gguf, packages
 from distill.compiling import lacking
@@ -14,10 +13,8 @@ from distill.disk import expanded
 from distill.errors import CheckpointError, DistillError, RecipeError
 from distill.library import is_path, leads_out
 from distill.preflight.heads import has_head
+from distill.preflight.plan import FoundTeacher, Plan
 from distill.tasks import TASKS
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import FoundTeacher, Plan
 
 
 def find_teacher(plan: Plan, teacher: FoundTeacher, fetch: bool) -> None:

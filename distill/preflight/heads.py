@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill import anatomy, checkpoint
 from distill.checkpoint import heads
 from distill.errors import CheckpointError
 from distill.library import nearest
+from distill.preflight.plan import FoundTeacher, Plan
 from distill.tasks import TASKS
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import FoundTeacher, Plan
 
 
 def check_heads(plan: Plan) -> None:

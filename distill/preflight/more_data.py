@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distill.data.more import refusal
 from distill.errors import CheckpointError
+from distill.preflight.plan import Plan
 from distill.tasks import TASKS
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import Plan
 
 
 def check_more_data(plan: Plan) -> None:

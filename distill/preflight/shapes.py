@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill import anatomy, checkpoint, safety
 from distill import student as students
 from distill.errors import CheckpointError
+from distill.preflight.plan import Plan
 from distill.recipe import settings
 from distill.tasks import TASKS
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import Plan
 
 _LOST = ("heads", "neurons", "layers", "vocabulary", "embeddings")  # as settings and anatomy alike call them
 

@@ -10,13 +10,13 @@ from distill.data.encoding import LACKING
 from distill.data.readers import READERS
 from distill.errors import CheckpointError, first_line
 from distill.preflight.heads import tasks_of
+from distill.preflight.plan import Plan
 from distill.recipe import settings
 from distill.tasks import TASKS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from distill.preflight.plan import Plan
 
 _TEXTS = 64  # training texts that two tokenizers are tried on
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distill import anatomy
 from distill.errors import CheckpointError
+from distill.preflight.plan import Plan
 from distill.preflight.shapes import student_config
-
-if TYPE_CHECKING:
-    from distill.preflight.plan import Plan
 
 
 def check_freezing(plan: Plan) -> None:
