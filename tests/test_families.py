@@ -24,12 +24,11 @@ from distill import (
     cut,
     distill,
     finetune,
-    heads,
     prune,
     surgery,
 )
 from distill.anatomy import abilities, families
-from distill.checkpoint import Checkpoint
+from distill.checkpoint import Checkpoint, heads
 from distill.data.rows import Rows
 from distill.engines import Torch, answer_all
 from distill.errors import CheckpointError
