@@ -141,7 +141,7 @@ def test_auto_takes_the_fastest_that_fits_and_leaves_a_short_pass_alone(bert, da
     speeds = {"bfloat16": 2.0, "onnx-int8": 5.0, "onnx-fp32": 3.0}
     apart = {"bfloat16": 0.001, "onnx-int8": 0.4, "onnx-fp32": 0.0}
     monkeypatch.setattr(labelling, "_SECONDS", 0.0)
-    monkeypatch.setattr(labelling, "choose_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("distill.training.choose_dtype", lambda _: torch.bfloat16)
     monkeypatch.setattr(labelling._Reference, "engine", lambda self, name, _: self.source.at(torch.float32))
     monkeypatch.setattr(
         labelling._Reference, "trial", lambda _, name, __: Trial(name, 60, apart[name], 1.0, speeds[name])
@@ -163,7 +163,7 @@ def test_a_graph_that_cannot_be_made_is_an_error_where_it_was_asked_for_and_left
 
     monkeypatch.setattr(labelling, "_export", fail)
     monkeypatch.setattr(labelling, "_SECONDS", 0.0)
-    monkeypatch.setattr(labelling, "choose_dtype", lambda _: torch.float32)
+    monkeypatch.setattr("distill.training.choose_dtype", lambda _: torch.float32)
     with pytest.raises(MachineError, match=r"signals\.engine: onnx-int8: torch can't export it; say float32, or auto"):
         label(bert, data, "onnx-int8")
     *_, told = label(bert, data, "auto")

@@ -20,7 +20,16 @@ from distill.recipe import load
 from distill.recipe.settings import Recipe
 
 PACKAGE = Path(distill.__file__).parent
-HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "wandb", "matplotlib", "codecarbon")
+HEAVY = (
+    "torch",
+    "transformers",
+    "transformers.trainer",
+    "onnxruntime",
+    "accelerate",
+    "wandb",
+    "matplotlib",
+    "codecarbon",
+)
 
 
 def test_the_names_on_the_shelf_are_the_files_on_it():
@@ -155,6 +164,11 @@ def test_the_command_line_answers_without_heavy_imports(arguments):
 def test_check_needs_no_torch(recipe_file):
     code = f"from distill.cli import main\nmain(['check', {str(recipe_file())!r}], standalone_mode=False)"
     assert "torch" not in heavy_modules_after(code)
+
+
+def test_comparing_and_measuring_load_no_training_loop():
+    """transformers' Trainer takes seconds to import."""
+    assert "transformers.trainer" not in heavy_modules_after("import distill.comparison, distill.evaluation")
 
 
 def test_the_package_is_lazy_and_its_names_are_all_there():

@@ -31,7 +31,6 @@ from distill.signals import Signals, Wanted, tensors
 from distill.tasks import Task
 from distill.teacher.saved import Source
 from distill.teacher.worth import drawn
-from distill.training import choose_dtype
 
 log = logging.getLogger(__name__)
 _SAMPLE, _ROWS = 8192, 32  # tokens that engines are compared on, and rows at once
@@ -136,6 +135,8 @@ def _candidates(source: Live, encoded: Encoded, asked: Pass, reference: _Referen
     if whole < _SECONDS:
         log.info("the label pass runs in float32 on torch: it takes about %.0f s, too few to gain from", whole)
         return []
+    from distill.training import choose_dtype  # with Trainer, which reading runs and comparing them does without
+
     names = ["bfloat16"] if choose_dtype("auto") == torch.bfloat16 else []
     return names + (["onnx-int8", "onnx-fp32"] if source.wanted == Wanted() and source.numbers is None else [])
 

@@ -7,7 +7,7 @@ from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from distill.data.readers.columns import Values, changed, distinct, values_of
+from distill.data.readers.columns import changed, distinct, values_of
 from distill.errors import DataError
 from distill.recipe import settings
 
@@ -141,7 +141,7 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     if problem == "multi_label_classification":
         given = [{table[value] for value in row} for row in values]
         return [[float(i in indices) for i in range(len(names))] for indices in given]
-    return values.changed(table.__getitem__) if isinstance(values, Values) else [table[value] for value in values]
+    return changed(values, table.__getitem__)
 
 
 def index_of(value: Any, names: Sequence[str]) -> int | None:
