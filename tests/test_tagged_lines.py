@@ -26,14 +26,23 @@ def test_a_conll_file_is_sentences(tmp_path, suffix):
         load_data(Data(source=str(path)), task="token-classification")
 
 
-def test_the_last_sentence_of_a_conll_file_ends_where_a_further_file_begins(tmp_path):
+@pytest.mark.parametrize("suffix", ["conll", "txt"])
+def test_the_last_sentence_of_a_file_ends_where_a_further_one_begins(tmp_path, suffix):
     for name in ("one", "two"):
         sentences = [f"{name} O\nplace{i} B-x" for i in range(8)]
-        (tmp_path / f"{name}.conll").write_text("\n\n".join(sentences))
-    files = {"source": str(tmp_path / "one.conll"), "further": [str(tmp_path / "two.conll")]}
+        (tmp_path / f"{name}.{suffix}").write_text("\n\n".join(sentences))
+    files = {"source": str(tmp_path / f"one.{suffix}"), "further": [str(tmp_path / f"two.{suffix}")]}
     data = load_data(Data(**files, validation=0.2, test=0.2), task="token-classification")
     found = [words for split in (data.train, data.validation, data.test) for words in split.texts]
     assert sorted(found) == sorted((name, f"place{i}") for name in ("one", "two") for i in range(8))
+
+
+def test_sources_without_a_column_in_common_are_told_so(tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"tokens": ["the", "cup"], "ner_tags": ["O", "B-x"]}\n')
+    (tmp_path / "two.txt").write_text("the O\ncup B-x\n")
+    files = {"source": str(tmp_path / "one.jsonl"), "further": [str(tmp_path / "two.txt")]}
+    with pytest.raises(DataError, match=r"data.further.0: has no column 'tokens', .* \(it has: text\)"):
+        load_data(Data(**files, validation=0.2, test=0.2), task="token-classification")
 
 
 def sentences_of(path: Path, blocks: list[str], **words: object) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:

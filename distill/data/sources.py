@@ -47,18 +47,19 @@ def read_all(data: Data, beside: Path | None = None) -> Dataset:
         return first
     from datasets import concatenate_datasets
 
-    asked = [name for name in data.columns if name in first.column_names]
     for place, rows in enumerate(others):
-        missing = [name for name in asked if name not in rows.column_names]
-        if missing:
+        missing = [name for name in first.column_names if name not in rows.column_names]
+        asked = [name for name in missing if name in data.columns]
+        if asked or len(missing) == len(first.column_names):
             raise DataError(
-                f"data.further.{place}: has no column {missing[0]!r}, which data.source has (it has: "
+                f"data.further.{place}: has no column {(asked or missing)[0]!r}, which data.source has (it has: "
                 f"{', '.join(rows.column_names)}); rename it, so that all sources have the same columns"
             )
     shared = [name for name in first.column_names if all(name in rows.column_names for rows in others)]
     head = first.select_columns(shared)
     parts = [head, *(_alike(rows, head, place) for place, rows in enumerate(others))]
-    return concatenate_datasets(parts)
+    texts = [Path(source.path or "").suffix.lower() == ".txt" for source in data.sources]  # their lines may be tagged
+    return concatenate_datasets([_ended(rows) if text else rows for rows, text in zip(parts, texts, strict=True)])
 
 
 def reached(rows: Dataset, data: Data) -> Dataset:
