@@ -27,7 +27,7 @@ QUANTIZE = {"changed": 0.005}  # half of what int8 may cost on the texts that sc
 ROUND = 0.2  # of an epoch; so many rounds make up each student's training
 ROUNDS = {24: 2, 15: 3}
 OTHERS = {"wikitext-2": ("wikitext2/test.txt", "line"), "a book": ("gutenberg/middlemarch.txt", "paragraph")}
-TIMING = {"batch": [1], "tokens": 128, "new_tokens": 64, "rounds": 5}
+TIMING = {"batch": [1], "tokens": 128, "new_tokens": 64, "rounds": 15}
 MUST = {24: {"ratio": 1.25, "speed": 1.15, "int8": 1.01}, 15: {"ratio": None, "speed": 1.5, "int8": 1.01}}
 
 
