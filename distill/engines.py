@@ -42,6 +42,11 @@ class Engine(Protocol):
     format: str
     batch_dependent: bool
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether what it writes behind a text hangs on the text's padding."""
+        ...
+
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
         ...
@@ -61,6 +66,13 @@ class Torch:
         device = model.device.type
         self.name = "torch" if device == "cpu" else f"torch-{device}"
         self.model, self.dtype, self.writing = model.eval(), dtype, threading.Lock()
+
+    @property
+    def counts_padding(self) -> bool:
+        """Whether what it writes behind a text hangs on the text's padding."""
+        from distill.generation.rules import rules_of
+
+        return rules_of(self.model.generation_config.to_dict()).counts_padding
 
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits in float32: (batch, labels), (batch, tokens, classes), or (batch, tokens, 2) of spans."""
@@ -112,6 +124,7 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    counts_padding = False
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Opens a graph; 0 threads means one a core. Raises MachineError when ONNX Runtime can't, or isn't there."""

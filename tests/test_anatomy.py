@@ -214,6 +214,10 @@ def test_a_text_is_cut_to_the_positions_of_a_family_that_nobody_knows(family, wo
 def test_sizes_of_an_unknown_family_are_none_or_read_from_the_usual_keys():
     assert size({"model_type": "unheard-of"}, "layers") is None
     assert size({"model_type": "unheard-of", "num_hidden_layers": 3}, "layers") == 3
+    assert size({"model_type": "unheard-of", "n_layer": 3, "d_model": 8}, "layers") == 3
+    assert size({"model_type": "unheard-of", "n_layer": 3, "d_model": 8}, "hidden_size") == 8
+    two_sided = {"model_type": "unheard-of", "num_layers": 3, "num_decoder_layers": 2}  # it may be of one side alone
+    assert size(two_sided, "layers") is None
     assert size({}, "positions") is None
 
 

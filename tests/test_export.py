@@ -55,13 +55,21 @@ def initializers(path) -> dict[str, onnx.TensorProto]:
 # ------------------------------------------------------------------------------------- the fp32 graph
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "stablelm"])
 def test_a_decoders_graph_says_what_torch_says(kind, tmp_path):
     shared = {"vocab_size": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     config = {
         "gpt2": transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **shared),
         "opt": transformers.OPTConfig(
             hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=2, ffn_dim=32, num_attention_heads=2, **shared
+        ),
+        "stablelm": transformers.StableLmConfig(  # no family's: its positions are those of all texts alike
+            hidden_size=16,
+            num_hidden_layers=2,
+            intermediate_size=32,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            **shared,
         ),
     }[kind]
     torch.manual_seed(0)

@@ -222,6 +222,16 @@ def test_a_text_that_is_none_is_refused_by_row(tmp_path, value, expected):
         read(tmp_path / "r.jsonl")
 
 
+def test_a_file_of_columns_is_told_in_a_line(tmp_path):
+    columns = {"text": [f"a text {i}" for i in range(400)], "label": [i % 2 for i in range(400)]}
+    (tmp_path / "r.json").write_text(json.dumps(columns))
+    with pytest.raises(
+        DataError, match=r"holds .*, a list in column 'text', not a text; .* write it as rows"
+    ) as caught:
+        read(tmp_path / "r.json")
+    assert len(str(caught.value)) < 300
+
+
 def test_words_that_look_like_nothing_stay_texts(csv_of):
     words = ["NA", "null", "None", "nan", "N/A", "true"]
     splits = read(csv_of(lambda i: "ab"[i % 2], texts=[*words, *TEXTS]))

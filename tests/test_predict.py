@@ -82,6 +82,18 @@ def test_a_language_model_in_torch_writes_for_many_threads_at_once(gpt2, tmp_pat
     assert predictor.engine.model.generation_config.to_dict() == own
 
 
+@pytest.mark.parametrize("rule", [{"min_length": 9}, {"forced_bos_token_id": 7}])
+def test_what_is_written_behind_a_text_does_not_hang_on_a_longer_one_beside_it(gpt2, tmp_path, rule):
+    """Whose length is that of its padding, too, for transformers and for a graph alike."""
+    copy = gpt2.copy()
+    ends = list(range(0, len(copy.tokenizer), 2))  # so many that a text soon ends
+    copy.model.generation_config.update(max_new_tokens=12, eos_token_id=ends, pad_token_id=ends[0], **rule)
+    predictor = Predictor(copy.save(tmp_path / "gpt2"))
+    one = next(text for text in map(copy.tokenizer.decode, range(9, 60)) if len(copy.tokenizer(text).input_ids) == 1)
+    texts = [one, " ".join(["match"] * 20), "team score", "the bank"]
+    assert predictor.predict(texts) == [predictor.predict([text])[0] for text in texts]
+
+
 def test_texts_are_cut_where_the_measurement_cut_them(folder):
     long = " ".join(["goal"] * 14)  # 16 tokens with the two that frame it
     for form in FORMATS:

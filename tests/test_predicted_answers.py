@@ -13,7 +13,7 @@ import torch
 from conftest import LABELS, load_tiny, make_splits
 
 from distill import Predictor, export
-from distill.checkpoint import Checkpoint
+from distill.checkpoint import Checkpoint, load
 from distill.distillation import settle
 from distill.errors import CheckpointError, DistillError
 
@@ -66,6 +66,25 @@ def test_a_predictor_answers_pairs(bert, graph, tmp_path):
     for folder in (graph, bert.save(tmp_path / "torch")):
         for answer, probabilities in zip(Predictor(folder).predict(pairs), expected, strict=True):
             assert answer == pytest.approx({LABELS[probabilities.argmax()]: float(probabilities.max())}, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "BertTokenizerFast", "DistilBertTokenizer", None])
+def test_pairs_are_told_apart_as_transformers_does_where_a_folder_does_not_say(bert, tmp_path, kind):
+    """Such folders are transformers' own, and what is made of them says it."""
+    bert.model.save_pretrained(tmp_path / "stock")
+    bert.tokenizer.save_pretrained(tmp_path / "stock")
+    path = tmp_path / "stock" / "tokenizer_config.json"
+    words = json.loads(path.read_text()) | {"tokenizer_class": kind}
+    path.write_text(json.dumps({word: words[word] for word in words if word != "model_input_names" and words[word]}))
+    pairs = list(zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True))
+    loaded = load(tmp_path / "stock")
+    assert ("token_type_ids" in loaded.tokenizer("a", "b")) == (kind in ("BertTokenizerFast", None))
+    expected = torch.tensor(by_torch(loaded, pairs)).softmax(-1).numpy()
+    for folder in (tmp_path / "stock", loaded.save(tmp_path / "ours")):
+        for answer, probabilities in zip(Predictor(folder).predict(pairs), expected, strict=True):
+            assert answer == pytest.approx({LABELS[probabilities.argmax()]: float(probabilities.max())}, abs=1e-5)
+    told = json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
+    assert told["model_input_names"] == list(loaded.tokenizer.model_input_names)
 
 
 def test_a_predictor_cuts_texts_as_training_did(bert, graph):

@@ -196,6 +196,20 @@ def test_the_embeddings_have_no_attention_on_either_side(recipe_file, translatio
     assert only_problem(translation(save_writer(tmp_path / "bart", "bart"), steps=steps)) == expected
 
 
+@pytest.mark.parametrize("model_type", ["funnel", "xlnet"])
+def test_what_a_model_type_without_a_page_cannot_do_is_told_beforehand(recipe_file, model_type):
+    sizes = {"block_sizes": [2, 2]} if model_type == "funnel" else {"n_layer": 4, "d_model": 32, "n_head": 4}
+    student = {"config": {"model_type": model_type, **sizes}}
+    learn = {"distill": {"imitate": {"hidden_states": 1.0}}}
+    if model_type == "funnel":
+        problem = only_problem(recipe_file(student=student, steps=[learn]))
+        assert problem == "steps.0.distill.imitate: the config of a funnel names no number of layers"
+    else:
+        plan_of(recipe_file(student=student, steps=[learn])).require()
+    problem = only_problem(recipe_file(student=student, steps=[LOGITS, "quantize"]))
+    assert problem.startswith(f"steps.1.quantize: the student is a {model_type}; torch can't export its code to ONNX")
+
+
 def test_layers_are_those_that_earlier_steps_left(recipe_file):
     def steps(layers: list[int]) -> list[dict]:
         return [LOGITS, {"prune": {"layers": 1}}, {"distill": {"imitate": {"hidden_states": map_of(layers)}}}]

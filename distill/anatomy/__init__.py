@@ -31,7 +31,7 @@ from distill.anatomy.states import (
     state_pairs,
     vector_widths,
 )
-from distill.anatomy.strangers import PLAIN_MASK, WITHOUT_PAST, cannot_write, sees_ahead
+from distill.anatomy.strangers import PLAIN_MASK, WITHOUT_PAST, cannot_trace, cannot_write, sees_ahead
 
 __all__ = [
     "FAMILIES",
@@ -47,6 +47,7 @@ __all__ = [
     "Stack",
     "Word",
     "by_side",
+    "cannot_trace",
     "cannot_write",
     "choose_layers",
     "family_of",

@@ -8,8 +8,8 @@ from typing import Any
 
 from distill.anatomy.families import FAMILIES, POSITIONS_AS
 from distill.anatomy.family import Family, Word
+from distill.anatomy.strangers import key_of_stranger
 from distill.errors import CheckpointError
-from distill.library import nearest
 
 LARGEST: Mapping[Word, int] = {
     "layers": 1000, "hidden_size": 1_000_000, "positions": 100_000_000, "heads": 10_000, "key_value_heads": 10_000,
@@ -22,7 +22,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise CheckpointError(
-            f"nothing is known about the layers of model type '{model_type}'{nearest(model_type, list(FAMILIES))} "
+            f"nothing is known about the layers of model type '{model_type}' "
             f"(known: {', '.join(FAMILIES)}); a family is added in distill/anatomy/families.py: where its layers, "
             "their attention (query, key, value, output) and neurons (up, down) are, and its config's keys for sizes"
         )
@@ -38,7 +38,7 @@ def size(config: Mapping[str, Any], word: Word, stack: int | None = None) -> int
     model_type = str(config.get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None and word != "positions":
-        return _number(config, word, FAMILIES["bert"].config.get(word), {})
+        return _number(config, word, key_of_stranger(config, word, FAMILIES["bert"].config.get(word)), {})
     family = family or FAMILIES[POSITIONS_AS.get(model_type, "bert")]
     if word == "layers" and stack is None:
         counts = [size(config, word, place) for place in range(len(family.stacks))]

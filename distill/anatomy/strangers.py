@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 WITHOUT_PAST = "it keeps no keys and values of earlier tokens (past_key_values), which a graph that writes hands on"
+UNTRACEABLE = "torch can't export its code to ONNX; it can still ship as a checkpoint of transformers, without a graph"
 PLAIN_MASK = ("bloom",)  # which count positions off a mask (batch, tokens)
 
 # What a config must say, and doesn't unasked, for a model with a causal head to see earlier tokens alone.
@@ -21,7 +22,21 @@ _CAUSAL: Mapping[str, tuple[str, Any]] = {
     "xlm": ("causal", True),
     "xlnet": ("attn_type", "uni"),
 }  # fmt: skip
+_OTHER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "layers": ("n_layer", "n_layers", "num_layers"), "hidden_size": ("n_embd", "d_model", "emb_dim"),
+}  # fmt: skip
+_DECODERS = ("decoder_layers", "num_decoder_layers")  # how a config tells that there are two stacks
+_UNTRACEABLE = ("funnel", "xlnet")  # whose shapes hang on values
 _WITHOUT_PAST = ("falcon_mamba", "mamba", "mamba2", "openai-gpt", "reformer", "rwkv", "xlm", "xlnet", "xlstm")
+
+
+def key_of_stranger(config: Mapping[str, Any], word: str, usual: str | None) -> str | None:
+    """The key by which a config (as a dict) says a size: the usual one, or another that is common where it has one
+    stack.
+    """
+    two_sided = config.get("is_encoder_decoder") or any(key in config for key in _DECODERS)
+    others = () if two_sided else _OTHER_KEYS.get(word, ())
+    return next((key for key in (usual, *others) if config.get(key) is not None), usual)
 
 
 def sees_ahead(config: Mapping[str, Any]) -> str | None:
@@ -36,6 +51,11 @@ def sees_ahead(config: Mapping[str, Any]) -> str | None:
         f"a {model_type} whose config doesn't say {key}: {str(value).lower()} sees the tokens that it is to foretell; "
         "take a decoder, or set it where the checkpoint was trained so"
     )
+
+
+def cannot_trace(config: Mapping[str, Any]) -> str | None:
+    """Why no graph can be made of a model of a config (as a dict); None where nothing is known."""
+    return UNTRACEABLE if config.get("model_type") in _UNTRACEABLE else None
 
 
 def cannot_write(config: Mapping[str, Any]) -> str | None:

@@ -58,11 +58,12 @@ class Checkpoint:
     def save(self, folder: Path | str) -> Path:
         """Writes config, safetensors and tokenizer; the folder appears whole or not at all."""
         from distill import surgery
+        from distill.checkpoint.tokenizers import save_tokenizer
 
         folder = Path(folder)
         with atomic_folder(folder) as unfinished:
             self.model.save_pretrained(unfinished, safe_serialization=True)
-            self.tokenizer.save_pretrained(unfinished)
+            save_tokenizer(self.tokenizer, unfinished)
             surgery.write_record(self.model, unfinished)
             if not any(unfinished.glob("*.safetensors")):  # transformers leaves them to the first of several processes
                 raise CheckpointError(f"{folder}: transformers wrote no weights; save it in one process")

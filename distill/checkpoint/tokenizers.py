@@ -48,6 +48,16 @@ class TwoSided(transformers.PreTrainedTokenizerFast):
         self._tokenizer = self.writing
 
 
+def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a tokenizer's files, and among its settings what it gives a model: transformers leaves that to the class,
+    which not every program has that reads the folder.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": list(tokenizer.model_input_names)}
+    path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """A folder's tokenizer, whichever files it comes in. Raises CheckpointError, and transformers' own errors."""
     if marian.is_marian(folder):

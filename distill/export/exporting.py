@@ -13,6 +13,7 @@ import torch
 
 from distill.bars import bar
 from distill.checkpoint import Checkpoint
+from distill.checkpoint.tokenizers import save_tokenizer
 from distill.data import Encoded, Splits, collate
 from distill.disk import atomic_folder
 from distill.engines import GRAPHS
@@ -74,7 +75,7 @@ def write_settings(checkpoint: Checkpoint, folder: Path) -> None:
 def write_graph(checkpoint: Checkpoint, folder: Path, held: Encoded) -> Path:
     """A checkpoint's fp32 graph with the config and tokenizer that an engine needs beside it, parity checked."""
     write_settings(checkpoint, folder)
-    checkpoint.tokenizer.save_pretrained(folder)
+    save_tokenizer(checkpoint.tokenizer, folder)
     path = export(checkpoint, folder / GRAPHS["onnx-fp32"])
     held = held.first(_PARITY_ROWS, _PARITY_TOKENS, _PARITY_LEAST)
     size = max(2, _AT_ONCE // int(held.lengths.max()))

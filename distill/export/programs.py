@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from distill.export.tidying import tidy
 from distill.export.traced import Traced
 
 OPSET = 23
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal
 
 
 def trace(module: Traced, given: Mapping[str, Tensor], outputs: list[str], free: Any) -> torch.onnx.ONNXProgram:
@@ -30,7 +32,11 @@ def trace(module: Traced, given: Mapping[str, Tensor], outputs: list[str], free:
                 dynamic_shapes=free, dynamo=True, opset_version=OPSET, verbose=False,
             )  # fmt: skip
         except Exception as error:  # torch.export and the ONNX exporter raise kinds of their own without a common base
-            raise MachineError(f"torch can't export a {type(module.model).__name__} to ONNX: {error}") from error
+            why = _ESCAPES.sub("", str(error)).strip().partition("\n")[0] or type(error).__name__
+            raise MachineError(
+                f"torch can't export a {type(module.model).__name__} to ONNX ({why}); it can still ship as a "
+                "checkpoint of transformers, without a step that makes a graph (quantize)"
+            ) from error
 
 
 def save(program: torch.onnx.ONNXProgram, path: Path) -> None:

@@ -43,6 +43,11 @@ class Rules:
     least: int = 0  # tokens of a whole text before which nothing ends it
     least_new: int = 0  # the same of those that are written
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether what stands before a text to pad it changes what is written: lengths are a batch's."""
+        return self.least > 0 or self.forced_first is not None or self.once == 1
+
     def endless(self) -> Rules:
         """The same for a text of a length that is given: nothing ends it."""
         return replace(self, forced_last=(), suppressed=(*self.suppressed, *self.ends), least=0, least_new=0)

@@ -31,6 +31,7 @@ class OnnxGenerator:
         *encoder, self.decoder = [open_session(file, threads) for file in self.files]
         self.encoder = encoder[0] if encoder else None
         self.rules = read_rules(folder)
+        self.counts_padding = self.rules.counts_padding
 
     def answer(self, batch: Batch) -> np.ndarray:
         """Logits (batch, tokens, vocabulary) in float32 of each next token; an encoder-decoder's at the batch's

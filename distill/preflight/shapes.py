@@ -82,7 +82,8 @@ def check_graphs(plan: Plan) -> None:
     for position, step in enumerate(plan.recipe.steps):
         timed = step.prune is not None and step.prune.to is not None and step.prune.to.word == "latency"
         for who, config in (("student", student), ("teacher", teacher)):
-            reason = anatomy.refuse(config, "graph") or (anatomy.cannot_write(config) if writes else None)
+            reason = anatomy.refuse(config, "graph") or anatomy.cannot_trace(config)
+            reason = reason or (anatomy.cannot_write(config) if writes else None)
             if reason and (step.quantize is not None or (timed and who == "student")):
                 where = f"steps.{position}.quantize" if not timed else f"steps.{position}.prune.to.latency"
                 raise CheckpointError(f"{where}: the {who} is a {config['model_type']}; {reason}")
@@ -150,13 +151,14 @@ def check_imitated_layers(plan: Plan) -> None:
             try:
                 for facts in both:
                     anatomy.require_states(facts, term)
-                if None not in [anatomy.size(facts, "layers") for facts in both]:
+                silent = [facts.get("model_type") for facts in both if anatomy.size(facts, "layers") is None]
+                if not anatomy.FAMILIES.keys() & silent:  # of which it is told that they can't be cut
                     pairs = anatomy.imitated_pairs(term, words.layers, words.side, *both)
                     _note_learned(plan, where, words, pairs, config)
                     if isinstance(words, settings.RelationsTerm) and not narrowed:
                         _check_relations(words, pairs, *both)
             except CheckpointError as error:
-                inside = "." if str(error).startswith("imitate.") else ": "
+                inside = "." if str(error).startswith(("imitate.", "imitate:")) else ": "
                 raise CheckpointError(f"steps.{place}.distill{inside}{error}") from None
             _note_projections(plan, where, words, student, config)
 

@@ -191,7 +191,7 @@ def _facts(
             "tolerance": probe.tolerances(logits),
         },
         "claims": claims.of_probe(logits),
-        "typed": preprocessing.typed(preprocessing.words_of(inside)),
+        "typed": preprocessing.typed(preprocessing.words_of(inside), config),
         "mask": preprocessing.mask_token(preprocessing.words_of(inside)),
         "generation": generation.read_config(inside) if task.writes else {},
         "frame": preprocessing.frame_of(preprocessing.open_tokenizer(inside, config)) if task.continues else (0, 0),

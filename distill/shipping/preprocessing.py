@@ -21,6 +21,18 @@ _VOCABULARIES = (
     "sentencepiece.bpe.model", "target_tokenizer.json", "chat_template.jinja",
 )  # fmt: skip
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
+# Of transformers 5: classes of tokenizers that give token types by themselves, and models that have one of them.
+_TYPED = (
+    "BertTokenizer", "CanineTokenizer", "ConvBertTokenizer", "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer", "ElectraTokenizer", "FNetTokenizer",
+    "LayoutLMTokenizer", "LayoutLMv2Tokenizer", "LxmertTokenizer", "MarkupLMTokenizer", "MobileBertTokenizer",
+    "SqueezeBertTokenizer", "TapasTokenizer",
+)  # fmt: skip
+_TYPED_MODELS = (
+    "bert", "canine", "convbert", "deberta", "deberta-v2", "distilbert", "dpr", "electra", "ernie", "fnet", "layoutlm",
+    "layoutlmv2", "lxmert", "markuplm", "megatron-bert", "mobilebert", "nezha", "nomic_bert", "qdqbert", "realm",
+    "retribert", "squeezebert", "tapas", "visual_bert",
+)  # fmt: skip
 _OF_ONE_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "max_length")
 
 
@@ -89,7 +101,7 @@ def cutter_of(folder: Path, config: dict[str, Any]) -> Cutter:
     says = generation.read_config(folder).get("max_new_tokens") is not None
     written = generation.words_of(folder).max_new_tokens if says else WRITTEN
     stride, mask, texts = config.get("window_stride"), mask_token(words), config.get("texts")
-    return Cutter(tokenizer, pad, typed(words), longest(config, words), stride, prefix, written, mask, texts)
+    return Cutter(tokenizer, pad, typed(words, config), longest(config, words), stride, prefix, written, mask, texts)
 
 
 def frame_of(tokenizer: Any) -> tuple[int, int]:
@@ -111,9 +123,20 @@ def _windows_told(config: dict[str, Any], words: dict[str, Any]) -> dict[str, An
     return {"truncation": found["strategy"], "stride": found["stride"]} if found else {}
 
 
-def typed(words: dict[str, Any]) -> bool:
-    """Whether a tokenizer tells the two texts of a pair apart by token types."""
-    return "token_type_ids" in words.get("model_input_names", ["token_type_ids"])
+def typed(words: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether a tokenizer tells the two texts of a pair apart by token types. Where its settings don't say it, it goes
+    by their class, or by the model where no class is named either, as in transformers.
+    """
+    if isinstance(names := words.get("model_input_names"), list):
+        return "token_type_ids" in names
+    if kind := words.get("tokenizer_class"):
+        return str(kind).removesuffix("Fast") in _TYPED
+    return config.get("model_type") in _TYPED_MODELS
+
+
+def _names(words: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What a tokenizer gives the model."""
+    return ["input_ids", "attention_mask", *(["token_type_ids"] if typed(words, config) else [])]
 
 
 def mask_token(words: dict[str, Any]) -> str | None:
@@ -129,6 +152,7 @@ def write_tokenizer(source: Path, target: Path, config: dict[str, Any], asked: i
     tokenizer.save(str(target / "tokenizer.json"))
     kept = {word: value for word, value in words.items() if word not in _OF_ONE_MACHINE}
     kept["model_max_length"] = longest(config, words, asked)
+    kept.setdefault("model_input_names", _names(words, config))
     write_json(target / "tokenizer_config.json", kept)
 
 
@@ -147,7 +171,7 @@ def contract_of(folder: Path, config: dict[str, Any], graph: Path | None, texts:
     words = words_of(folder)
     pad, padding_side, truncation_side = padding(words)
     tokenizer = open_tokenizer(folder, config)
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if typed(words) else [])]
+    names = _names(words, config)
     return {
         "max_length": longest(config, words),
         "truncation": "longest_first",

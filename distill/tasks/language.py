@@ -201,8 +201,10 @@ class CausalLanguageModelling(LanguageModelling):
             return super().ask(engine, batch, encoded)
         rooms = np.array([encoded.about[row].room for row in batch["rows"]])
         found = np.full((len(rooms), rooms.max()), -1, dtype=np.int64)
-        for room in np.unique(rooms):  # texts with as much room together, so that none hangs on a longer one
-            mine = np.flatnonzero(rooms == room)
+        lengths = batch["attention_mask"].sum(1) if engine.counts_padding else np.zeros_like(rooms)
+        kinds = np.stack([rooms, lengths], axis=1)
+        for room, length in np.unique(kinds, axis=0):  # texts alike together, so that none hangs on a longer one
+            mine = np.flatnonzero((kinds == (room, length)).all(1))
             there = batch["attention_mask"][mine].any(0)
             part = {name: batch[name][mine][:, there] for name in ("input_ids", "attention_mask")}
             words = self.words.model_copy(update={"max_new_tokens": int(room)})

@@ -162,7 +162,7 @@ def _common(logits: Sequence[Tensor]) -> list[Tensor]:
 class _Together:
     """Several teachers that answer for one split, each in its own tokens; a batch is in the first one's."""
 
-    name, format, batch_dependent = "torch", "ensemble", False
+    name, format, batch_dependent, counts_padding = "torch", "ensemble", False, False
 
     def __init__(
         self, engines: Sequence[Engine], encoded: Sequence[Encoded], weights: Sequence[float], task: Task

@@ -107,10 +107,12 @@ def texts_of(rows: Dataset, columns: Sequence[str], setting: str, split: str) ->
         for start, (values,) in pages(rows, [column], f"read {split}"):
             for position, value in enumerate(values, start=start):
                 if not isinstance(value, str):
-                    kind = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
+                    kind = "nothing" if value is None else f"{value!r:.60}, a {type(value).__name__}"
                     where = f"{setting}: row {position} of {split}"
                     parts = list(value) if isinstance(value, dict) else []
                     hint = f"; name one of its parts, such as {column}.{parts[0]}" if parts else ""
+                    if isinstance(value, list) and len(rows) == 1:
+                        hint = "; where it is a file of columns, write it as rows, an object each"
                     raise DataError(f"{where} holds {kind} in column '{column}', not a text{hint}")
     if len(rows) > MANY:
         return Texts.all_of(rows, columns)
