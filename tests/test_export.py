@@ -224,7 +224,9 @@ def test_a_model_that_torch_cannot_export_is_the_machines_error(bert, tmp_path, 
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(MachineError, match="can't export a BertForSequenceClassification to ONNX .no such operator.; it can still ship"):
+    with pytest.raises(
+        MachineError, match="can't export a BertForSequenceClassification to ONNX .no such operator.; it can still ship"
+    ):
         export.export(bert, tmp_path / "model.onnx")
 
 
