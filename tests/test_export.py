@@ -224,9 +224,7 @@ def test_a_model_that_torch_cannot_export_is_the_machines_error(bert, tmp_path, 
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(
-        MachineError, match="can't export a BertForSequenceClassification to ONNX .no such operator.; it can still ship"
-    ):
+    with pytest.raises(MachineError, match=r"can't export a BertFor\w+ to ONNX \(no such operator\); it can still"):
         export.export(bert, tmp_path / "model.onnx")
 
 
