@@ -52,10 +52,9 @@ def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, 
     """
     family = anatomy.FAMILIES.get(model.config.model_type)
     seen, tokens = given["attention_mask"], given["input_ids"].shape[1]
-    in_order = torch.arange(tokens, device=seen.device).expand(seen.shape[0], -1)
     if family is None:
         rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
-        return {"position_ids": in_order} if rotary and accepts(model, "position_ids") else {}
+        return {"position_ids": _in_order(seen)} if rotary and accepts(model, "position_ids") else {}
     made: dict[str, Any] = {"attention_mask": masks(model, seen, tokens, causal=family.kind == "decoder")}
     if family.kind == "encoder-decoder" and accepts(model, "decoder_attention_mask"):
         made["decoder_input_ids"] = shifted(model, given["input_ids"])
@@ -63,8 +62,13 @@ def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, 
     if family.kind == "decoder":
         made["position_ids"] = positions(seen, tokens)
     elif not family.learned_positions and accepts(model, "position_ids"):
-        made["position_ids"] = in_order
+        made["position_ids"] = _in_order(seen)
     return made
+
+
+def _in_order(seen: Tensor) -> Tensor:
+    """Positions (batch, tokens) that count every token, each text's own."""
+    return torch.arange(seen.shape[1], device=seen.device).expand(seen.shape[0], -1)
 
 
 @contextlib.contextmanager
