@@ -222,6 +222,23 @@ def test_a_text_that_is_none_is_refused_by_row(tmp_path, value, expected):
         read(tmp_path / "r.jsonl")
 
 
+@pytest.mark.parametrize("cell", ["nan", "NA", "inf", "1,5"])
+def test_one_cell_that_is_no_number_makes_no_classes_of_scores(csv_of, cell):
+    path = csv_of(lambda i: cell if i == 5 else f"{i % 26 / 5}")
+    with pytest.raises(DataError, match=f"row 5 of train holds '{cell}' in column 'label', where most are numbers"):
+        read(path)
+    with pytest.raises(DataError, match=f"row 5 of train holds '{cell}', which is not a number"):
+        read(path, problem="regression")
+    assert "nan" not in read(path, problem="single_label_classification").task.labels or cell == "nan"
+
+
+def test_labels_that_a_checkpoint_takes_for_one_class_are_told(csv_of, caplog):
+    path = csv_of(lambda i: ["A", "a", "b"][i % 3])
+    splits = load_data(Data(source=str(path)), names=["A", "B"])
+    assert splits.task.labels == ("A", "B")
+    assert "data.label: 'A', 'a' are one class of the checkpoint, 'A'" in caplog.text
+
+
 def test_a_file_of_columns_is_told_in_a_line(tmp_path):
     columns = {"text": [f"a text {i}" for i in range(400)], "label": [i % 2 for i in range(400)]}
     (tmp_path / "r.json").write_text(json.dumps(columns))

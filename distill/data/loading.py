@@ -105,8 +105,12 @@ class Splits:
 
     @property
     def growth(self) -> float:
-        """How many times the training rows there are with the extra ones."""
-        return 1 + sum(len(extra.texts) for extra in self.extra) / len(self.train)
+        """How many times the training rows there are with the extra ones, at most: of copies that are yet to be made
+        some may be left out.
+        """
+        ways = (self.words.augment.words, self.words.augment.masked_lm) if self.awaits_copies else ()
+        copies = sum(way.copies for way in ways if way is not None)
+        return 1 + copies + sum(len(extra.texts) for extra in self.extra) / len(self.train)
 
     @property
     def awaits_copies(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distill.evaluation.ledger import Ledger, Row
+from distill.evaluation.ledger import Latency, Ledger, Row
+
+_BUSY = 1.5  # times the CPU's time, of wall time that waited for something else
 
 
 def size(count: float) -> str:
@@ -46,10 +48,21 @@ def _speed(ledger: Ledger) -> str:
     who = "the first teacher" if ledger.ensemble else "the teacher"
     told = f"At batch {row.latency[0].batch} it {_pace(eager)} {who} as users run it (eager torch)"
     if row.latency[0].engine == ledger.teacher.latency[0].engine:
-        return f"{told}, which is also its own engine."
-    if not same:
-        return f"{told}; {who} was not timed on the same engine."
-    return f"{told}, and {_pace(same)} {who} on the same engine."
+        told += ", which is also its own engine."
+    elif not same:
+        told += f"; {who} was not timed on the same engine."
+    else:
+        told += f", and {_pace(same)} {who} on the same engine."
+    return told + _doubt(row.latency[0], ledger.teacher.latency[0], who)
+
+
+def _doubt(mine: Latency, theirs: Latency, who: str) -> str:
+    """A sentence on times that waited for other work: then wall time is far above the CPU's."""
+    both = (mine, theirs)
+    if not all(timed.cpu_ms for timed in both) or all(timed.p50_ms < _BUSY * timed.cpu_ms for timed in both):
+        return ""
+    pace = _pace(mine.cpu_ms / theirs.cpu_ms)
+    return f" The machine was busy meanwhile, so these are rough: by CPU time it {pace} {who} as users run it."
 
 
 def _pace(ratio: float) -> str:

@@ -67,7 +67,7 @@ def answering(
     try:
         return _saved(labels, encoded, layout, scratch / "signals", keep or _make, choice, label_pass, who)
     except _NoRoomError as full:
-        room = f"{full} has no {layout.bytes / 1e9:.1f} GB to spare for {who}'s {layout.told}"
+        room = f"{full} has no {layout.bytes / 1e6:,.0f} MB to spare for {who}'s {layout.told}"
         if not live or choice.binds:
             way = "say signals: off" if live else "imitate logits alone behind a trimmed vocabulary"
             raise MachineError(f"{room}; {way}, or make room") from None
@@ -113,7 +113,7 @@ def _saved(
     told = f"{needed / 1e6:.0f} MB on disk, {layout.bytes_a_token:.0f} bytes a token" if needed else "logits alone"
     told += f"; whole logits would take {4 * choice.likeliest.classes:,} a token" if choice.likeliest else ""
     again = len(encoded) - len(layout.encoded)
-    told += f"; {again:,} of {len(encoded):,} texts are equal to another" if again else ""
+    told += f"; {again:,} of {len(encoded):,} texts are equal to another in its tokens" if again else ""
     log.info("%s's signals are computed once for each text (%s)", who, told)
 
     def write(into: Path) -> None:

@@ -155,9 +155,11 @@ class Trainer(transformers.Trainer):
                     signals is not None and signals.logits is not None and not bool(signals.logits.isfinite().all())
                 )
                 way = "the teacher's own logits are no numbers there" if theirs else "lower learning_rate"
+                if self.accelerator.mixed_precision != "no":
+                    way += ", or set dtype: float32"
                 raise TrainingError(
                     f"{self.record.step}: the term '{name}' is {value} in step {step}, in the batch of training rows "
-                    f"{rows.tolist()[:8]}…; {way}, or set dtype: float32"
+                    f"{rows.tolist()[:8]}…; {way}"
                 )
             self.sums[name] += weights[name] * value
         self.summed += 1

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from math import isfinite
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from distill.data.readers.columns import changed, distinct, values_of
+from distill.data.readers.columns import changed, distinct, is_number, values_of
 from distill.errors import DataError
 from distill.recipe import settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+log = logging.getLogger(__name__)
 Names = Sequence[str] | None
 UNMARKED = (-1, -100)  # what data sets have in the place of a class number where there is no label
 
@@ -108,6 +110,7 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
         return [data.label if isinstance(data.label, str) else data.label[0]]
     found = {plain(value) for row in distinct(values) for value in (row if isinstance(row, list) else [row])}
     if known is not None and all(index_of(value, known) is not None for value in found):
+        _tell_merged(found, known)
         return list(known)
     if isinstance(data.label, list):
         return list(data.label)
@@ -121,6 +124,14 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
     return names if data.classes is None else list(data.classes)
 
 
+def _tell_merged(found: Collection[Any], known: Sequence[str]) -> None:
+    """Says which labels of the data are one class to a checkpoint."""
+    for place, name in enumerate(known):
+        mine = sorted(str(value) for value in found if index_of(value, known) == place)
+        if len(mine) > 1:
+            log.warning("data.label: %s are one class of the checkpoint, '%s'", ", ".join(map(repr, mine)), name)
+
+
 def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Sequence[str], split: str) -> Sequence[Any]:
     """Values to class indices, to lists of zeros and ones, or to numbers.
 
@@ -128,7 +139,8 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     """
     if problem == "regression":
         for position, value in enumerate(values):
-            if not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value):
+            written = isinstance(value, str) and is_number(value)  # a column with another cell that is none stays text
+            if not written and (not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value)):
                 raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
         return [float(value) for value in values]
     every = (value for row in distinct(values) for value in (row if isinstance(row, list) else [row]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000  # rows that are read at once
 MANY = 50_000  # rows; of more, texts stay where they are, and labels are numbers in an array
+NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)  # as .csv files have them
 _DISTINCT = 10_000  # labels that are told apart; where there are more, all are kept as they are
+
+
+def is_number(value: Any) -> bool:
+    """Whether a text is a number."""
+    return isinstance(value, str) and NUMBER.fullmatch(value.strip()) is not None
 
 
 class Texts(Sequence[tuple[str, ...]]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.data.readers.classes import called, named
-from distill.data.readers.columns import Values, changed, distinct
+from distill.data.readers.columns import NUMBER, Values, changed, distinct, is_number
 from distill.data.readers.reader import require_column
 from distill.errors import DataError
 from distill.recipe import settings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FLAGS = {"0": 0, "0.0": 0, "False": 0, "false": 0, "1": 1, "1.0": 1, "True": 1, "true": 1}
 _WRITTEN: tuple[tuple[Callable[[str], Any], re.Pattern[str]], ...] = (  # as .csv files have them
     (int, re.compile(r"[-+]?(?:0|[1-9]\d*)", re.ASCII)),
-    (float, re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)),
+    (float, NUMBER),
     (lambda word: word.strip().casefold() == "true", re.compile("True|False|true|false|TRUE|FALSE")),
 )
 
@@ -130,6 +130,15 @@ def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Proble
         return data.problem
     if isinstance(values[0], list):
         return "multi_label_classification"
-    if any(isinstance(value, float) and not float(value).is_integer() for value in distinct(values)):
+    found = distinct(values)
+    if any(isinstance(value, float) and not float(value).is_integer() for value in found):
         return "regression"
+    texts = [value.strip() for value in found if isinstance(value, str)]
+    numbers = [text for text in texts if is_number(text)]
+    if 2 * len(numbers) > len(texts) and any("." in text and float(text) % 1 for text in numbers):
+        odd = next(place for place, value in enumerate(values) if not is_number(value))
+        raise DataError(
+            f"data.label: row {odd} of train holds {values[odd]!r:.60} in column '{data.label}', where most are "
+            "numbers; leave it out, or say data.problem if they are names of classes"
+        )
     return "single_label_classification"
