@@ -111,6 +111,14 @@ def test_the_headline_says_what_was_kept_and_saved_against_both_baselines(pages)
     assert "is 4.5 times as fast as the teacher on the same engine" in text  # 32.8 / 7.27
 
 
+def test_times_that_waited_for_other_work_are_told_to_be_rough(pages):
+    report = make_report()[0]
+    for timed in report["rows"][0]["latency"]:
+        timed["p50_ms"] *= 6
+    assert "by CPU time it is 5.3 times as fast as the teacher" in " ".join(Elements(page(report)).text)
+    assert "The machine was busy" not in pages["whole"]
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
