@@ -13,12 +13,11 @@ import distill
 from distill import checkpoint
 from distill.training import Watch
 
-# Logits and hidden states are learned as the shipped SST-2 recipes have it.
-BOTH = {
-    "logits": {"weight": 1.0, "loss": "mse"},
-    "hidden_states": {"weight": 5.0, "loss": "cosine", "layers": "even"},
+IMITATE: dict[str, dict[str, Any]] = {
+    "ours": {"logits": 1.0, "hidden_states": 1.0},
+    "ours-logits": {"logits": 1.0},
+    "ours-frozen": {"logits": 1.0, "hidden_states": 1.0},
 }
-IMITATE: dict[str, dict[str, Any]] = {"ours": BOTH, "ours-logits": {"logits": 1.0}, "ours-frozen": BOTH}
 
 
 def settings(plan: Plan) -> distill.Distill:
