@@ -10,12 +10,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import LABELS, load_tiny, make_splits
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-from distill import Predictor, export
+from distill import Predictor, anatomy, export
 from distill.checkpoint import Checkpoint, load
 from distill.distillation import settle
 from distill.errors import CheckpointError, DistillError
+from distill.shipping import preprocessing
 
 MANY, NUMBER = "multi_label_classification", "regression"
 
@@ -85,6 +88,16 @@ def test_pairs_are_told_apart_as_transformers_does_where_a_folder_does_not_say(b
             assert answer == pytest.approx({LABELS[probabilities.argmax()]: float(probabilities.max())}, abs=1e-5)
     told = json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
     assert told["model_input_names"] == list(loaded.tokenizer.model_input_names)
+
+
+def test_the_tables_of_tokenizers_with_token_types_are_transformers_own():
+    for name in preprocessing._TYPED:
+        assert "token_type_ids" in getattr(transformers, name).model_input_names
+    for model_type, name in TOKENIZER_MAPPING_NAMES.items():
+        if model_type in preprocessing._TYPED_MODELS:
+            assert name in preprocessing._TYPED
+        elif model_type in anatomy.FAMILIES and name is not None:
+            assert name not in preprocessing._TYPED
 
 
 def test_a_predictor_cuts_texts_as_training_did(bert, graph):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 WITHOUT_PAST = "it keeps no keys and values of earlier tokens (past_key_values), which a graph that writes hands on"
-UNTRACEABLE = "torch can't export its code to ONNX; it can still ship as a checkpoint of transformers, without a graph"
 PLAIN_MASK = ("bloom",)  # which count positions off a mask (batch, tokens)
 
 # What a config must say, and doesn't unasked, for a model with a causal head to see earlier tokens alone.
@@ -55,7 +54,9 @@ def sees_ahead(config: Mapping[str, Any]) -> str | None:
 
 def cannot_trace(config: Mapping[str, Any]) -> str | None:
     """Why no graph can be made of a model of a config (as a dict); None where nothing is known."""
-    return UNTRACEABLE if config.get("model_type") in _UNTRACEABLE else None
+    if config.get("model_type") in _UNTRACEABLE:
+        return "torch can't export its code to ONNX; it can still ship as a checkpoint of transformers, without a graph"
+    return None
 
 
 def cannot_write(config: Mapping[str, Any]) -> str | None:

@@ -47,8 +47,8 @@ class Answering(Traced):
 
 
 def _prepared(model: PreTrainedModel, given: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Masks, and positions of every text of its own, of a family that is known; ONNX Runtime's rotary embedding takes
-    no positions that texts have in common.
+    """Masks of a family that is known, and positions of every text of its own: ONNX Runtime's rotary embedding takes
+    none that texts have in common.
     """
     family = anatomy.FAMILIES.get(model.config.model_type)
     seen, tokens = given["attention_mask"], given["input_ids"].shape[1]

@@ -72,8 +72,8 @@ def note_arms(plan: Plan) -> None:
     texts = f" over {len(plan.data.train):,} texts" if plan.data is not None else ""
     plan.notes.append(
         f"control, seeds: {_many(len(arms), 'more chain')} ({', '.join(arm.name for arm in arms)}) with "
-        f"{_many(len(more), 'training')}, up to {epochs:.3g} epochs{texts} beside the recipe's own {usual:g}; each is "
-        "scored once, as its last torch checkpoint, and none is timed or shipped"
+        f"{_many(len(more), 'training')}, up to {round(epochs, 1):g} epochs{texts} beside the recipe's own {usual:g}; "
+        "each is scored once, as its last torch checkpoint, and none is timed or shipped"
     )
     for place, step in enumerate(recipe.steps):
         frozen = getattr(step.settings, "freeze", [])

@@ -58,8 +58,10 @@ def _speed(ledger: Ledger) -> str:
 
 def _doubt(mine: Latency, theirs: Latency, who: str) -> str:
     """A sentence on times that waited for other work: then wall time is far above the CPU's."""
-    both = (mine, theirs)
-    if not all(timed.cpu_ms for timed in both) or all(timed.p50_ms < _BUSY * timed.cpu_ms for timed in both):
+    both = (mine, theirs)  # a graphics card's work is no CPU time, and "torch-cuda" the name of such an engine
+    if any("-" in timed.engine or not timed.cpu_ms for timed in both) or all(
+        timed.p50_ms < _BUSY * timed.cpu_ms for timed in both
+    ):
         return ""
     pace = _pace(mine.cpu_ms / theirs.cpu_ms)
     return f" The machine was busy meanwhile, so these are rough: by CPU time it {pace} {who} as users run it."

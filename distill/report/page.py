@@ -66,7 +66,7 @@ def _facts(ledger: Ledger) -> Html:
         ("size", headline.size(row.bytes), f"{first} has {headline.size(ledger.teacher.bytes)}", row.bytes),
         ("speed", headline.times(ledger.against_eager(row)), f"{first}’s in eager torch", row.latency),
         ("speed, engine aside", headline.times(same), f"{first}’s on the same engine", same),
-        ("parameters", f"{row.params / 1e6:.3g} M", f"{first} has {ledger.teacher.params / 1e6:.3g} M", row.params),
+        ("parameters", f"{row.params / 1e6:.2f} M", f"{first} has {ledger.teacher.params / 1e6:.2f} M", row.params),
     ]
     told = [tag("div", tag("dt", n), tag("dd", v, tag("small", more))) for n, v, more, shown in facts if shown]
     return tag("dl", *told, class_="facts")

@@ -126,10 +126,12 @@ def order_names(values: Sequence[Any], problem: settings.Problem, data: settings
 
 def _tell_merged(found: Collection[Any], known: Sequence[str]) -> None:
     """Says which labels of the data are one class to a checkpoint."""
-    for place, name in enumerate(known):
-        mine = sorted(str(value) for value in found if index_of(value, known) == place)
+    labels_of: dict[int | None, list[str]] = {}
+    for value in sorted(found, key=str):
+        labels_of.setdefault(index_of(value, known), []).append(repr(str(value)))
+    for place, mine in labels_of.items():
         if len(mine) > 1:
-            log.warning("data.label: %s are one class of the checkpoint, '%s'", ", ".join(map(repr, mine)), name)
+            log.warning("data.label: %s are one class of the checkpoint, '%s'", ", ".join(mine), known[place])
 
 
 def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Sequence[str], split: str) -> Sequence[Any]:
@@ -139,8 +141,9 @@ def encode_labels(values: Sequence[Any], problem: settings.Problem, names: Seque
     """
     if problem == "regression":
         for position, value in enumerate(values):
-            written = isinstance(value, str) and is_number(value)  # a column with another cell that is none stays text
-            if not written and (not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value)):
+            if is_number(value):  # as it is written; a column stays text where another cell is no number
+                continue
+            if not isinstance(value, Number) or isinstance(value, bool) or not isfinite(value):
                 raise DataError(f"data.label: row {position} of {split} holds {value!r}, which is not a number")
         return [float(value) for value in values]
     every = (value for row in distinct(values) for value in (row if isinstance(row, list) else [row]))

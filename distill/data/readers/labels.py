@@ -133,10 +133,10 @@ def infer_problem(values: Sequence[Any], data: settings.Data) -> settings.Proble
     found = distinct(values)
     if any(isinstance(value, float) and not float(value).is_integer() for value in found):
         return "regression"
-    texts = [value.strip() for value in found if isinstance(value, str)]
-    numbers = [text for text in texts if is_number(text)]
-    if 2 * len(numbers) > len(texts) and any("." in text and float(text) % 1 for text in numbers):
-        odd = next(place for place, value in enumerate(values) if not is_number(value))
+    numbers = [value for value in found if is_number(value)]
+    words = {value for value in found if isinstance(value, str)}.difference(numbers)
+    if words and len(numbers) > len(words) and any(float(number) % 1 for number in numbers):
+        odd = next(place for place, value in enumerate(values) if value in words)
         raise DataError(
             f"data.label: row {odd} of train holds {values[odd]!r:.60} in column '{data.label}', where most are "
             "numbers; leave it out, or say data.problem if they are names of classes"
